@@ -1,0 +1,151 @@
+"""Frozen documents: how every piece of data is defined, read, written and fingerprinted.
+
+Reading turns whatever can be wrong with a file into one :class:`InputError` that names file, place, value
+and remedy. Writing goes to a temporary name in the same folder and is renamed, so that a reader never sees
+half a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from instances.errors import InputError
+
+SCHEMA_VERSION = 1
+"""Version of all our document formats; a reader refuses any other."""
+
+MAX_DOCUMENT_BYTES = 256 * 2**20
+"""Largest file that is read (bytes): far above any real instance, below what would exhaust memory."""
+
+
+class Frozen(BaseModel):
+    """Immutable data with no unknown fields; a NaN or an infinity is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Document = TypeVar("Document", bound=Frozen)
+
+
+def read_text(path: str | Path) -> str:
+    """The UTF-8 text of a file; :class:`InputError` where there is none to be had."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a directory; give the path of a file")
+        size = path.stat().st_size
+        if size > MAX_DOCUMENT_BYTES:
+            raise InputError(f"{path}: {size} bytes is above the limit of {MAX_DOCUMENT_BYTES}; split the file")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({_reason(error)}); check the path and its permissions") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """The parsed JSON of a file; :class:`InputError` with line and column where it is broken."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: line {error.lineno} column {error.colno} is not JSON ({error.msg}); mend or regenerate the file"
+        ) from None
+    except (RecursionError, ValueError):
+        raise InputError(f"{path}: is nested too deeply or holds an absurd number; regenerate the file") from None
+
+
+def parse(model: type[Document], data: Any, source: str | Path) -> Document:
+    """``data`` as a ``model``; :class:`InputError` naming ``source`` and the first offending place."""
+    if not isinstance(data, dict):
+        raise InputError(f"{source}: holds a {type(data).__name__}, not a JSON object; expected a {model.__name__}")
+    version = data.get("schema_version", SCHEMA_VERSION)
+    if "schema_version" in model.model_fields and version != SCHEMA_VERSION:
+        raise InputError(
+            f"{source}: schema_version {version!r} is unknown; this release reads version {SCHEMA_VERSION}"
+        )
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{source}: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """One sentence on the first of a validation error's problems: place, value, reason."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    place = ".".join(str(part) for part in first["loc"]) or "document"
+    reason = first["msg"].removeprefix("Value error, ")
+    value = first.get("input")
+    shown = "" if isinstance(value, dict | list | tuple | Frozen) else f" (value {_short(value)})"
+    more = f"; {len(problems) - 1} more like it" if len(problems) > 1 else ""
+    return f"{place}: {reason}{shown}{more}"
+
+
+def read_document(model: type[Document], path: str | Path) -> Document:
+    """Read and check one document."""
+    return parse(model, read_json(path), path)
+
+
+def canonical_json(document: Frozen, exclude: set[str] | None = None) -> str:
+    """The one text that stands for a document: defaults included, keys sorted, no spaces."""
+    data = document.model_dump(mode="json", exclude=exclude)
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, as hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def write_document(document: Frozen, path: str | Path) -> None:
+    """Write a document as JSON, whole or not at all. Fields at their defaults are left out."""
+    data = document.model_dump(mode="json", exclude_defaults=True)
+    if "schema_version" in type(document).model_fields:
+        data = {"schema_version": SCHEMA_VERSION, **data}
+    write_text(path, json.dumps(data, separators=(",", ":"), ensure_ascii=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all; :class:`InputError` where it cannot be written."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; give the path of a file to write")
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({_reason(error)}); choose another place") from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,75 @@
+"""An instance: graph, machine and the kernel candidates that a schedule may choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from instances.documents import SCHEMA_VERSION, Frozen, digest
+from instances.graph import Graph, Name
+from instances.kernels import Candidate, Implementation, Template
+from instances.machine import Machine
+
+
+class Census(Frozen):
+    """How the candidates came about, for people who ask what the bound covers."""
+
+    groups: int
+    structures: int
+    priced_tilings: int
+    kept_tilings: int
+    max_group: int
+
+
+class Instance(Frozen):
+    """The question: everything a schedule is chosen from and judged by."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: Name
+    origin: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    graph: Graph
+    machine: Machine
+    templates: tuple[Template, ...]
+    candidates: tuple[Candidate, ...]
+    census: Census
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        covered: set[str] = set()
+        for index, candidate in enumerate(self.candidates):
+            if candidate.template >= len(self.templates):
+                raise ValueError(
+                    f"candidate {index} names template {candidate.template}, but there are {len(self.templates)}"
+                )
+            for name in candidate.operators:
+                if name not in self.graph.operator:
+                    raise ValueError(f"candidate {index} names operator {name!r}, which is not in the graph")
+            for name in (*candidate.reads, *candidate.writes):
+                if name not in self.graph.tensor:
+                    raise ValueError(f"candidate {index} names tensor {name!r}, which is not in the graph")
+            covered.update(candidate.operators)
+        for operator in self.graph.operators:
+            if operator.name not in covered:
+                raise ValueError(f"operator {operator.name!r} is in no candidate; rebuild the instance")
+        return self
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 that a schedule carries: of graph and machine, which alone decide what is valid."""
+        return digest(self.graph.fingerprint + self.machine.fingerprint)
+
+    def implementations(self, candidate: Candidate) -> tuple[Implementation, ...]:
+        """The ways to run a candidate."""
+        return self.templates[candidate.template].implementations
+
+    @cached_property
+    def candidates_of(self) -> Mapping[str, tuple[int, ...]]:
+        """Operator name -> indices of the candidates that hold it."""
+        found: dict[str, list[int]] = {operator.name: [] for operator in self.graph.operators}
+        for index, candidate in enumerate(self.candidates):
+            for name in candidate.operators:
+                found[name].append(index)
+        return {name: tuple(indices) for name, indices in found.items()}
