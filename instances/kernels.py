@@ -33,10 +33,9 @@ class Rule(StrEnum):
     SINGLE = "single"
     VECTOR_CHAIN = "vector_chain"
     SHARED_INPUT = "shared_input_matmuls"
-    CUBE_EPILOGUE = "cube_epilogue"
-    MIX_EPILOGUE = "mix_epilogue"
+    EPILOGUE = "cube_with_vector_epilogue"
+    GATED = "gated_matmuls"
     ATTENTION = "attention"
-    COLLECTIVE = "collective"
 
 
 class Tiling(Frozen):
@@ -45,11 +44,12 @@ class Tiling(Frozen):
     Parameters
     ----------
     tile
-        Size of a tile along each named loop dimension that is cut.
+        Size of a tile along each loop dimension that is cut, or along a product of them (``"batch*seq"``).
+    parts
+        Loop dimensions that are summed over and spread over cores all the same, with the number of parts
+        (split-K, split context); the partial results are added up through L2.
     aic, aiv
         Cores the kernel holds.
-    slots
-        Buffer depth per in-core memory: 1 single, 2 double.
     l2_permille
         Share of the chip's L2 rate that the kernel may draw, in thousandths.
     """
@@ -57,7 +57,7 @@ class Tiling(Frozen):
     tile: dict[str, Extent]
     aic: Annotated[int, Field(ge=0)]
     aiv: Annotated[int, Field(ge=0)]
-    slots: dict[MemoryName, Annotated[int, Field(ge=1, le=4)]] = Field(default_factory=dict)
+    parts: dict[str, Extent] = Field(default_factory=dict)
     l2_permille: Annotated[int, Field(ge=0, le=1000)] = 0
 
 

@@ -253,7 +253,7 @@ def machine_names() -> list[str]:
 
 @lru_cache
 def _shipped(name: str) -> Machine:
-    entry = resources.files("instances").joinpath("machines", f"{name}.json")
+    entry = resources.files("instances").joinpath("machines").joinpath(f"{name}.json")
     with resources.as_file(entry) as path:
         return parse(Machine, read_json(path), f"machine {name}")
 

@@ -1,0 +1,150 @@
+"""Quantities of an instance that every formulation and solver needs, computed once: times, sizes, precedence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from instances.costs import explicit_move_ns, hbm_ns
+from instances.costs.terms import MIB, round_up
+from instances.graph import Role
+from instances.instance import Instance
+from instances.kernels import Candidate, Cost, KernelKind
+from instances.machine import MemoryName
+
+
+@dataclass(frozen=True)
+class Edge:
+    """``consumer`` reads ``tensor``, which ``producer`` makes (operator names)."""
+
+    producer: str
+    consumer: str
+    tensor: str
+
+
+class Facts:
+    """Derived data of one instance. Times in ns, sizes in bytes."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.graph = instance.graph
+        self.machine = instance.machine
+
+    @cached_property
+    def l2_unit(self) -> int:
+        """Alignment of addresses in L2."""
+        return self.machine.alignment(MemoryName.L2)
+
+    @cached_property
+    def l2_capacity(self) -> int:
+        """Usable bytes of L2, down to the alignment."""
+        return self.machine.capacity(MemoryName.L2) // self.l2_unit * self.l2_unit
+
+    @cached_property
+    def l2_size(self) -> dict[str, int]:
+        """Bytes that a tensor occupies in L2, aligned."""
+        return {tensor.name: round_up(tensor.size_bytes, self.l2_unit) for tensor in self.graph.tensors}
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Position of each operator in the graph's topological order."""
+        return {operator.name: i for i, operator in enumerate(self.graph.operators)}
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """All producer-consumer pairs, one per tensor."""
+        return tuple(
+            Edge(producer, consumer, tensor)
+            for tensor, producer in self.graph.producer.items()
+            for consumer in self.graph.consumers[tensor]
+        )
+
+    def kind(self, candidate: Candidate) -> KernelKind:
+        """Engines a candidate runs on."""
+        return self.instance.templates[candidate.template].kind
+
+    @cached_property
+    def _touched(self) -> dict[tuple[str, str], int]:
+        """(operator, tensor) -> bytes read, the most where an operator reads a tensor twice."""
+        found: dict[tuple[str, str], int] = {}
+        for operator in self.graph.operators:
+            for access in operator.reads:
+                key = (operator.name, access.tensor)
+                found[key] = max(found.get(key, 0), self.graph.touched_bytes(access))
+        return found
+
+    def read_bytes(self, candidate: Candidate, tensor: str) -> int:
+        """Bytes of an outside tensor that a candidate reads."""
+        return max(self._touched.get((name, tensor), 0) for name in candidate.operators)
+
+    def read_ns(self, candidate: Candidate, tensor: str) -> int:
+        """Time on the HBM channel when a candidate streams a tensor."""
+        return hbm_ns(self.machine, self.read_bytes(candidate, tensor))
+
+    def write_ns(self, tensor: str) -> int:
+        """Time on the HBM channel to write a tensor out."""
+        return hbm_ns(self.machine, self.graph.tensor[tensor].size_bytes)
+
+    def move_ns(self, tensor: str) -> int:
+        """Time of an explicit move of a tensor."""
+        return explicit_move_ns(self.machine, self.graph.tensor[tensor].size_bytes)
+
+    def miss_ns(self, cost: Cost, moved_bytes: int) -> int:
+        """Least time of a kernel's body for bytes that its ports draw from HBM."""
+        return math.ceil(cost.miss_ns_per_mib * moved_bytes / MIB)
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """Tensors in HBM before the schedule starts."""
+        return tuple(tensor.name for tensor in self.graph.tensors if tensor.role.starts_in_hbm)
+
+    @cached_property
+    def made(self) -> tuple[str, ...]:
+        """Tensors that operators write."""
+        return tuple(tensor.name for tensor in self.graph.tensors if not tensor.role.starts_in_hbm)
+
+    def is_output(self, tensor: str) -> bool:
+        """Whether a tensor must be in HBM at the end."""
+        return self.graph.tensor[tensor].role is Role.OUTPUT
+
+    def can_stay(self, tensor: str) -> bool:
+        """Whether a tensor fits into L2 at all."""
+        return self.l2_size[tensor] <= self.l2_capacity
+
+    @cached_property
+    def prefetchable(self) -> frozenset[str]:
+        """Sources that an explicit move may bring: they fit into L2 and all their readers read the whole.
+
+        Which rows of an embedding table or which experts are read is known only when they are.
+        """
+        return frozenset(
+            name
+            for name in self.sources
+            if self.can_stay(name)
+            and all(
+                self._touched[reader, name] == self.graph.tensor[name].size_bytes
+                for reader in self.graph.consumers[name]
+            )
+        )
+
+    @cached_property
+    def least_ns(self) -> tuple[int, ...]:
+        """Per candidate: least duration over its implementations, everything in L2."""
+        return tuple(
+            min(item.cost.least_ns for item in self.instance.implementations(candidate))
+            for candidate in self.instance.candidates
+        )
+
+    @cached_property
+    def compulsory_ns(self) -> int:
+        """Time on the HBM channel that no schedule avoids: each source read once, each output written once.
+
+        A source read in parts counts with the largest part that one operator reads.
+        """
+        reads = sum(
+            hbm_ns(self.machine, max(self._touched[reader, name] for reader in self.graph.consumers[name]))
+            for name in self.sources
+        )
+        writes = sum(self.write_ns(name) for name in self.made if self.is_output(name))
+        return reads + writes

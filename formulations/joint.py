@@ -1,0 +1,709 @@
+"""The joint model: fusion, tiling, cores, L2 addresses, spills, prefetches and times in one CP-SAT model.
+
+Index sets: operators ``o``, tensors ``t``, candidates (fusion groups) ``g``, implementations ``i`` of a group.
+``r(g)`` is the first operator of a group; groups with the same first operator exclude one another, so kernel
+intervals belong to operators: operator ``o`` carries the kernel whose first operator it is, if there is one.
+
+==================== ===================================================================== ================
+variable             meaning                                                               unit
+==================== ===================================================================== ================
+``y[g]``             group g is a kernel                                                   bool
+``x[g,i]``           ... run by implementation i                                           bool
+``S[o], E[o]``       start and end of the kernel that holds o                              ns
+``d[g]``             duration of kernel g, 0 if absent                                     ns
+``H[o], L[o]``       start and length of the HBM phase of the kernel carried by o          ns
+``stream[g,t]``      kernel g reads t from HBM in its phase                                bool
+``near[g,t]``        ... from L2, where its producer left it                               bool
+``far[g,t]``         ... from L2, where a prefetch or fill brought it                      bool
+``keep[t]``          t stays in L2 from its producer on                                    bool
+``back[g,t]``        producer kernel g writes t to HBM in its phase                        bool
+``spill[t]``         t is written to HBM by an explicit move                               bool
+``fill[t]``          t is brought into L2 by an explicit move (a prefetch for sources)     bool
+``C``                end of the last activity                                              ns
+==================== ===================================================================== ================
+
+Three formulations were tried. (1) One optional interval per implementation, with its own times: five to ten times
+the intervals, and the cumulative constraints dominate the solving time without a better bound. (2) Times per group,
+linked by precedences between all pairs of groups that share a tensor: quadratic in the groups. (3) This one, times
+per operator: the number of intervals is the number of operators, whatever the number of candidates. The
+cumulative constraints then see demands as variables, which weakens their linear relaxation; the explicit energy,
+traffic and path constraints make up for it, since they sum over the implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+
+from ortools.sat.python import cp_model
+
+from formulations.facts import Facts
+from formulations.paths import longest_paths
+from formulations.plan import Decisions, KernelChoice, MoveChoice, ResidencyChoice
+from instances.instance import Instance
+from instances.kernels import KernelKind
+from instances.schedule import MoveKind, Schedule, Source
+
+FAMILIES = (
+    "cores",
+    "l2_rate",
+    "hbm_channel",
+    "link",
+    "l2_capacity",
+    "addresses",
+    "energy",
+    "traffic",
+    "paths",
+    "windows",
+)
+"""Constraint families that can be left out by name. The last four are redundant: they only sharpen the bound."""
+
+Known = Mapping[int, int]
+"""Values of variables by index, while a hint is being completed."""
+
+Value = Callable[[cp_model.IntVar], int]
+"""Value of a variable in a solution."""
+
+
+class JointModel:
+    """The CP-SAT model of one instance.
+
+    Parameters
+    ----------
+    instance
+        The question.
+    horizon_ns
+        Latest end considered; the latency of any known schedule.
+    leave_out
+        Names out of :data:`FAMILIES`. Without a family the optimum is a lower bound of the full model's.
+    """
+
+    def __init__(self, instance: Instance, horizon_ns: int, leave_out: Iterable[str] = ()) -> None:
+        self.instance = instance
+        self.facts = Facts(instance)
+        self.horizon = horizon_ns
+        self.left_out = frozenset(leave_out)
+        unknown = self.left_out - set(FAMILIES)
+        if unknown:
+            raise ValueError(f"unknown constraint families {sorted(unknown)}; choose from {FAMILIES}")
+        self.model = cp_model.CpModel()
+        self._derived: list[tuple[cp_model.IntVar, Callable[[Known], int]]] = []
+        self._choose_groups()
+        self._place_in_time()
+        self._route_tensors()
+        self._size_phases()
+        self._size_kernels()
+        self._order_kernels()
+        self._time_moves()
+        for family, build in (
+            ("cores", self._share_cores),
+            ("l2_rate", self._share_l2_rate),
+            ("hbm_channel", self._share_channel),
+            ("link", self._share_link),
+            ("l2_capacity", self._fit_l2),
+            ("addresses", self._place_addresses),
+            ("energy", self._bound_by_energy),
+            ("traffic", self._bound_by_traffic),
+            ("paths", self._bound_by_paths),
+            ("windows", self._tighten_windows),
+        ):
+            if family not in self.left_out:
+                build()
+        self.model.minimize(self.latency)
+
+    # ---------------------------------------------------------------- variables
+
+    def _bool(self, name: str) -> cp_model.IntVar:
+        return self.model.new_bool_var(name)
+
+    def _time(self, name: str) -> cp_model.IntVar:
+        return self.model.new_int_var(0, self.horizon, name)
+
+    def _follow(self, variable: cp_model.IntVar, rule: Callable[[Known], int]) -> cp_model.IntVar:
+        """Remember how an auxiliary variable follows from earlier ones, so that hints are complete."""
+        self._derived.append((variable, rule))
+        return variable
+
+    def _choose_groups(self) -> None:
+        """Exact cover: sum of y[g] over the groups that hold o is 1; sum over i of x[g,i] is y[g]."""
+        self.y = [self._bool(f"y[{g}]") for g in range(len(self.instance.candidates))]
+        self.x: dict[tuple[int, int], cp_model.IntVar] = {}
+        for g, candidate in enumerate(self.instance.candidates):
+            ways = range(len(self.instance.implementations(candidate)))
+            if len(ways) == 1:
+                self.x[g, 0] = self.y[g]
+                continue
+            for i in ways:
+                self.x[g, i] = self._bool(f"x[{g},{i}]")
+            self.model.add(sum(self.x[g, i] for i in ways) == self.y[g])
+        for holders in self.instance.candidates_of.values():
+            self.model.add_exactly_one(self.y[g] for g in holders)
+
+    def _place_in_time(self) -> None:
+        """Times of the kernel that holds each operator: E[o] = S[o] + sum of d[g]; equal within a group."""
+        self.start: dict[str, cp_model.IntVar] = {}
+        self.end: dict[str, cp_model.IntVar] = {}
+        self.latency = self._time("C")
+        self.duration = [self._time(f"d[{g}]") for g in range(len(self.y))]
+        for name, holders in self.instance.candidates_of.items():
+            self.start[name] = self._time(f"S[{name}]")
+            self.end[name] = self._time(f"E[{name}]")
+            self.model.add(self.end[name] == self.start[name] + sum(self.duration[g] for g in holders))
+            self.model.add(self.end[name] <= self.latency)
+        for g, candidate in enumerate(self.instance.candidates):
+            first, *others = candidate.operators
+            for other in others:
+                self.model.add(self.start[other] == self.start[first]).only_enforce_if(self.y[g])
+
+    def _route_tensors(self) -> None:
+        """Where each kernel gets each outside tensor from, and what becomes of each tensor made.
+
+        Sources: ``stream + far = y``. Made tensors: ``stream + near + far = y``; near needs ``keep``, far needs
+        ``fill``, stream needs the tensor in HBM (``back`` or ``spill``). A tensor some kernel hands on is kept or
+        written back; an output is written back or spilled.
+        """
+        facts, model = self.facts, self.model
+        self.stream: dict[tuple[int, str], cp_model.IntVar] = {}
+        self.near: dict[tuple[int, str], cp_model.IntVar] = {}
+        self.far: dict[tuple[int, str], cp_model.IntVar] = {}
+        self.back: dict[tuple[int, str], cp_model.IntVar] = {}
+        self.keep: dict[str, cp_model.IntVar] = {}
+        self.spill: dict[str, cp_model.IntVar] = {}
+        self.fill: dict[str, cp_model.IntVar] = {}
+        for t in facts.made:
+            if facts.can_stay(t):
+                self.keep[t] = self._bool(f"keep[{t}]")
+                self.spill[t] = self._bool(f"spill[{t}]")
+                model.add_implication(self.spill[t], self.keep[t])
+                if self.instance.graph.consumers[t]:
+                    self.fill[t] = self._bool(f"fill[{t}]")
+        for t in facts.prefetchable:
+            self.fill[t] = self._bool(f"fill[{t}]")
+        readers: dict[str, list[int]] = {}
+        writers: dict[str, list[int]] = {}
+        for g, candidate in enumerate(self.instance.candidates):
+            for t in candidate.reads:
+                readers.setdefault(t, []).append(g)
+                ways = []
+                self.stream[g, t] = self._bool(f"stream[{g},{t}]")
+                ways.append(self.stream[g, t])
+                if t in self.keep:
+                    self.near[g, t] = self._bool(f"near[{g},{t}]")
+                    model.add_implication(self.near[g, t], self.keep[t])
+                    ways.append(self.near[g, t])
+                if t in self.fill:
+                    self.far[g, t] = self._bool(f"far[{g},{t}]")
+                    model.add_implication(self.far[g, t], self.fill[t])
+                    ways.append(self.far[g, t])
+                model.add(sum(ways) == self.y[g])
+            for t in candidate.writes:
+                writers.setdefault(t, []).append(g)
+                self.back[g, t] = self._bool(f"back[{g},{t}]")
+                model.add_implication(self.back[g, t], self.y[g])
+        self._readers = readers
+        for t in facts.made:
+            handed_on = sum(self.y[g] for g in writers.get(t, []))
+            written = sum(self.back[g, t] for g in writers.get(t, []))
+            keep, spill = self.keep.get(t, 0), self.spill.get(t, 0)
+            model.add(keep + written >= handed_on)
+            if t in self.keep:
+                model.add(keep <= handed_on)
+            if facts.is_output(t):
+                model.add(written + spill == 1)
+            else:
+                model.add(written + spill <= 1)
+            for g in readers.get(t, []):
+                model.add(written + spill >= self.stream[g, t])
+            if t in self.fill:
+                model.add(written + spill >= self.fill[t])
+        for t, fill in self.fill.items():
+            model.add(sum(self.far[g, t] for g in readers.get(t, [])) >= fill)
+
+    def _size_phases(self) -> None:
+        """L[o] = channel time of what the kernel carried by o streams and writes back; phase within the body."""
+        facts, model = self.facts, self.model
+        terms: dict[str, list[cp_model.LinearExprT]] = {name: [] for name in facts.order}
+        flags: dict[str, list[cp_model.IntVar]] = {name: [] for name in facts.order}
+        self.group_phase: list[cp_model.LinearExprT] = []
+        for g, candidate in enumerate(self.instance.candidates):
+            parts = [(self.stream[g, t], facts.read_ns(candidate, t)) for t in candidate.reads]
+            parts += [(self.back[g, t], facts.write_ns(t)) for t in candidate.writes]
+            self.group_phase.append(sum(flag * ns for flag, ns in parts))
+            terms[candidate.operators[0]] += [flag * ns for flag, ns in parts]
+            flags[candidate.operators[0]] += [flag for flag, _ in parts]
+        self.phase_start: dict[str, cp_model.IntVar] = {}
+        self.phase_length: dict[str, cp_model.IntVar] = {}
+        self.has_phase: dict[str, cp_model.IntVar] = {}
+        for name in facts.order:
+            self.phase_start[name] = self._time(f"H[{name}]")
+            self.phase_length[name] = self._time(f"L[{name}]")
+            self.has_phase[name] = self._bool(f"phase[{name}]")
+            model.add(self.phase_length[name] == sum(terms[name]))
+            model.add_max_equality(self.has_phase[name], flags[name])
+            self._follow(self.has_phase[name], _any(flags[name]))
+
+    def _size_kernels(self) -> None:
+        """d[g] >= head + max(busy, phase, port time) + tail, and the phase starts after the head, ends by the tail."""
+        model, facts = self.model, self.facts
+        heads: dict[str, list[cp_model.LinearExprT]] = {name: [] for name in facts.order}
+        tails: dict[str, list[cp_model.LinearExprT]] = {name: [] for name in facts.order}
+        for g, candidate in enumerate(self.instance.candidates):
+            ways = self.instance.implementations(candidate)
+            least = sum(self.x[g, i] * way.cost.least_ns for i, way in enumerate(ways))
+            around = sum(self.x[g, i] * (way.cost.head_ns + way.cost.tail_ns) for i, way in enumerate(ways))
+            model.add(self.duration[g] >= least)
+            model.add(self.duration[g] >= around + self.group_phase[g])
+            model.add(self.duration[g] <= self.horizon * self.y[g])
+            for i, way in enumerate(ways):
+                if way.cost.miss_ns_per_mib:
+                    drawn = sum(
+                        self.stream[g, t] * facts.miss_ns(way.cost, facts.read_bytes(candidate, t))
+                        for t in candidate.reads
+                    )
+                    fixed = way.cost.head_ns + way.cost.tail_ns
+                    model.add(self.duration[g] >= fixed + drawn).only_enforce_if(self.x[g, i])
+                heads[candidate.operators[0]].append(self.x[g, i] * way.cost.head_ns)
+                tails[candidate.operators[0]].append(self.x[g, i] * way.cost.tail_ns)
+        for name in facts.order:
+            phase = self.has_phase[name]
+            model.add(self.phase_start[name] >= self.start[name] + sum(heads[name])).only_enforce_if(phase)
+            model.add(
+                self.phase_start[name] + self.phase_length[name] + sum(tails[name]) <= self.end[name]
+            ).only_enforce_if(phase)
+            model.add(self.phase_start[name] == 0).only_enforce_if(phase.negated())
+
+    def _order_kernels(self) -> None:
+        """S[consumer] >= E[producer] unless one kernel holds both; S and E never decrease along an edge."""
+        self.same: dict[tuple[str, str], cp_model.IntVar] = {}
+        holders = {name: set(groups) for name, groups in self.instance.candidates_of.items()}
+        for edge in self.facts.edges:
+            pair = (edge.producer, edge.consumer)
+            if pair in self.same:
+                continue
+            both = sorted(holders[edge.producer] & holders[edge.consumer])
+            same = self._bool(f"same[{edge.producer},{edge.consumer}]")
+            self.same[pair] = same
+            self.model.add(sum(self.y[g] for g in both) == same)
+            self._follow(same, _any([self.y[g] for g in both]))
+            self.model.add(self.start[edge.consumer] >= self.end[edge.producer]).only_enforce_if(same.negated())
+
+    def _time_moves(self) -> None:
+        """Explicit moves: a spill after its producer; a fill after the tensor is in HBM; readers after the move."""
+        model, facts, graph = self.model, self.facts, self.instance.graph
+        self.spill_start: dict[str, cp_model.IntVar] = {}
+        self.fill_start: dict[str, cp_model.IntVar] = {}
+        for t, spill in self.spill.items():
+            begin = self.spill_start[t] = self._time(f"spill_start[{t}]")
+            model.add(begin >= self.end[graph.producer[t]]).only_enforce_if(spill)
+            model.add(begin + facts.move_ns(t) <= self.latency).only_enforce_if(spill)
+            model.add(begin == 0).only_enforce_if(spill.negated())
+        for t, fill in self.fill.items():
+            begin = self.fill_start[t] = self._time(f"fill_start[{t}]")
+            model.add(begin == 0).only_enforce_if(fill.negated())
+            if t in graph.producer:
+                model.add(begin >= self.end[graph.producer[t]]).only_enforce_if(fill)
+            if t in self.spill:
+                model.add(begin >= self.spill_start[t] + facts.move_ns(t)).only_enforce_if(fill, self.spill[t])
+            for g in self._readers.get(t, []):
+                first = self.instance.candidates[g].operators[0]
+                model.add(self.start[first] >= begin + facts.move_ns(t)).only_enforce_if(self.far[g, t])
+        for t, spill in self.spill.items():
+            for g in self._readers.get(t, []):
+                first = self.instance.candidates[g].operators[0]
+                model.add(self.start[first] >= self.spill_start[t] + facts.move_ns(t)).only_enforce_if(
+                    spill, self.stream[g, t]
+                )
+
+    # ---------------------------------------------------------------- shared resources
+
+    @cached_property
+    def _carried(self) -> dict[str, list[int]]:
+        """Operator -> groups of which it is the first."""
+        carried: dict[str, list[int]] = {name: [] for name in self.facts.order}
+        for g, candidate in enumerate(self.instance.candidates):
+            carried[candidate.operators[0]].append(g)
+        return carried
+
+    @cached_property
+    def kernel_interval(self) -> dict[str, cp_model.IntervalVar]:
+        """Optional interval of the kernel carried by each operator."""
+        self.carries: dict[str, cp_model.IntVar] = {}
+        found = {}
+        for name, groups in self._carried.items():
+            carries = self.carries[name] = self._bool(f"carries[{name}]")
+            self.model.add(sum(self.y[g] for g in groups) == carries)
+            self._follow(carries, _any([self.y[g] for g in groups]))
+            length = self._follow(self._time(f"D[{name}]"), _difference(self.end[name], self.start[name]))
+            self.model.add(length == self.end[name] - self.start[name])
+            found[name] = self.model.new_optional_interval_var(
+                self.start[name], length, self.end[name], carries, f"kernel[{name}]"
+            )
+        return found
+
+    def _demand(self, name: str, label: str, amounts: dict[tuple[int, int], int]) -> cp_model.LinearExprT:
+        """What the kernel carried by an operator asks of a resource: sum of x[g,i] times its amount."""
+        wanted = {key: amount for key, amount in amounts.items() if amount}
+        if not wanted:
+            return 0
+        values = sorted({0, *wanted.values()})
+        demand = self.model.new_int_var_from_domain(cp_model.Domain.from_values(values), f"{label}[{name}]")
+        self.model.add(demand == sum(self.x[key] * amount for key, amount in wanted.items()))
+        return self._follow(demand, _weighted([(self.x[key], amount) for key, amount in wanted.items()]))
+
+    def _cumulative(self, label: str, capacity: int) -> None:
+        """At no time more than ``capacity`` in use; ``label`` is a field of the tiling."""
+        intervals, demands = [], []
+        for name, groups in self._carried.items():
+            amounts = {
+                (g, i): getattr(way.tiling, label)
+                for g in groups
+                for i, way in enumerate(self.instance.implementations(self.instance.candidates[g]))
+            }
+            demand = self._demand(name, label, amounts)
+            if not isinstance(demand, int):
+                intervals.append(self.kernel_interval[name])
+                demands.append(demand)
+        if intervals:
+            self.model.add_cumulative(intervals, demands, capacity)
+
+    def _share_cores(self) -> None:
+        """Cube cores and vector cores in use never exceed what the chip has."""
+        self._cumulative("aic", self.instance.machine.aic_count)
+        self._cumulative("aiv", self.instance.machine.aiv_count)
+
+    def _share_l2_rate(self) -> None:
+        """Shares of the L2 rate never add up to more than the whole."""
+        self._cumulative("l2_permille", 1000)
+
+    def _share_channel(self) -> None:
+        """HBM phases and explicit moves exclude one another."""
+        intervals = [
+            self.model.new_optional_interval_var(
+                self.phase_start[name],
+                self.phase_length[name],
+                self.phase_start[name] + self.phase_length[name],
+                self.has_phase[name],
+                f"phase[{name}]",
+            )
+            for name in self.facts.order
+        ]
+        for starts, flags in ((self.spill_start, self.spill), (self.fill_start, self.fill)):
+            intervals += [
+                self.model.new_optional_fixed_size_interval_var(
+                    begin, self.facts.move_ns(t), flags[t], f"move[{begin.name}]"
+                )
+                for t, begin in starts.items()
+            ]
+        self.model.add_no_overlap(intervals)
+
+    def _share_link(self) -> None:
+        """Collectives exclude one another on the link."""
+        linked = [
+            self.kernel_interval[name]
+            for name, groups in self._carried.items()
+            if any(self.facts.kind(self.instance.candidates[g]) is KernelKind.LINK for g in groups)
+        ]
+        if len(linked) > 1:
+            self.model.add_no_overlap(linked)
+
+    # ---------------------------------------------------------------- L2
+
+    @cached_property
+    def l2_blocks(self) -> dict[tuple[str, str], tuple[cp_model.IntervalVar, cp_model.LinearExprT]]:
+        """What may lie in L2: (kind, name) -> (optional interval in time, bytes in units of the alignment).
+
+        ``near``: from the producer's start to the end of the last reader (and of the spill). ``far``: from the
+        start of the move on. ``work``: the workspace of a mixed kernel while it runs.
+        """
+        model, facts, graph = self.model, self.facts, self.instance.graph
+        unit = facts.l2_unit
+        blocks: dict[tuple[str, str], tuple[cp_model.IntervalVar, cp_model.LinearExprT]] = {}
+        self.block_end: dict[tuple[str, str], cp_model.IntVar] = {}
+        self.block_flag: dict[tuple[str, str], cp_model.IntVar] = {}
+
+        def add(kind: str, t: str, begin: cp_model.IntVar, flag: cp_model.IntVar) -> cp_model.IntVar:
+            end = self.block_end[kind, t] = self._time(f"{kind}_end[{t}]")
+            length = self._follow(self._time(f"{kind}_length[{t}]"), _difference_if(end, begin, flag))
+            model.add(length == end - begin).only_enforce_if(flag)
+            model.add(length == 0).only_enforce_if(flag.negated())
+            model.add(end == 0).only_enforce_if(flag.negated())
+            interval = model.new_optional_interval_var(begin, length, end, flag, f"{kind}[{t}]")
+            blocks[kind, t] = (interval, facts.l2_size[t] // unit)
+            self.block_flag[kind, t] = flag
+            return end
+
+        for t, keep in self.keep.items():
+            maker = graph.producer[t]
+            end = add("near", t, self.start[maker], keep)
+            model.add(end >= self.end[maker]).only_enforce_if(keep)
+            model.add(end >= self.spill_start[t] + facts.move_ns(t)).only_enforce_if(self.spill[t])
+            for g in self._readers.get(t, []):
+                reader = self.instance.candidates[g].operators[0]
+                model.add(end >= self.end[reader]).only_enforce_if(self.near[g, t])
+        for t, fill in self.fill.items():
+            end = add("far", t, self.fill_start[t], fill)
+            for g in self._readers.get(t, []):
+                reader = self.instance.candidates[g].operators[0]
+                model.add(end >= self.end[reader]).only_enforce_if(self.far[g, t])
+        for name, groups in self._carried.items():
+            amounts = {
+                (g, i): way.cost.workspace_bytes // unit
+                for g in groups
+                for i, way in enumerate(self.instance.implementations(self.instance.candidates[g]))
+            }
+            demand = self._demand(name, "workspace", amounts)
+            if isinstance(demand, int):
+                continue
+            flag = self._bool(f"work[{name}]")
+            users = [self.x[key] for key, amount in amounts.items() if amount]
+            model.add(sum(users) == flag)
+            self._follow(flag, _any(users))
+            interval = model.new_optional_interval_var(
+                self.start[name], self.end[name] - self.start[name], self.end[name], flag, f"work[{name}]"
+            )
+            blocks["work", name] = (interval, demand)
+            self.block_flag["work", name] = flag
+        return blocks
+
+    def _fit_l2(self) -> None:
+        """Bytes in L2 never exceed its capacity."""
+        if self.l2_blocks:
+            intervals, demands = zip(*self.l2_blocks.values(), strict=True)
+            self.model.add_cumulative(intervals, demands, self.facts.l2_capacity // self.facts.l2_unit)
+
+    def _place_addresses(self) -> None:
+        """No two blocks overlap in address x time."""
+        capacity = self.facts.l2_capacity // self.facts.l2_unit
+        self.address: dict[tuple[str, str], cp_model.IntVar] = {}
+        across, along = [], []
+        for key, (interval, size) in self.l2_blocks.items():
+            kind, name = key
+            place = self.address[key] = self.model.new_int_var(0, capacity, f"address[{kind},{name}]")
+            flag = self.block_flag[key]
+            self.model.add(place == 0).only_enforce_if(flag.negated())
+            if isinstance(size, int):
+                span = self.model.new_optional_fixed_size_interval_var(place, size, flag, f"span[{kind},{name}]")
+                self.model.add(place <= capacity - size)
+            else:
+                top = self.model.new_int_var(0, capacity, f"top[{kind},{name}]")
+                self._follow(top, _sum(place, size))
+                self.model.add(top == place + size)
+                span = self.model.new_optional_interval_var(place, size, top, flag, f"span[{kind},{name}]")
+            across.append(interval)
+            along.append(span)
+        self.model.add_no_overlap_2d(across, along)
+
+    # ---------------------------------------------------------------- redundant, for the bound
+
+    def _bound_by_energy(self) -> None:
+        """Capacity times C >= sum over kernels of duration times cores; likewise vector cores, L2 rate and link.
+
+        Two forms each: least durations by implementation, and actual durations times the group's least demand.
+        """
+        machine = self.instance.machine
+        for label, capacity in (
+            ("aic", machine.aic_count),
+            ("aiv", machine.aiv_count),
+            ("l2_permille", 1000),
+        ):
+            by_way: list[cp_model.LinearExprT] = []
+            by_duration: list[cp_model.LinearExprT] = []
+            for g, candidate in enumerate(self.instance.candidates):
+                ways = self.instance.implementations(candidate)
+                amounts = [getattr(way.tiling, label) for way in ways]
+                by_way += [
+                    self.x[g, i] * (amount * ways[i].cost.least_ns) for i, amount in enumerate(amounts) if amount
+                ]
+                if min(amounts):
+                    by_duration.append(self.duration[g] * min(amounts))
+            for energy in (by_way, by_duration):
+                if energy:
+                    self.model.add(sum(energy) <= capacity * self.latency)
+        linked = [
+            self.duration[g]
+            for g, candidate in enumerate(self.instance.candidates)
+            if self.facts.kind(candidate) is KernelKind.LINK
+        ]
+        if linked:
+            self.model.add(sum(linked) <= self.latency)
+
+    def _bound_by_traffic(self) -> None:
+        """C >= all phases and moves on the channel; every source is read, every output written at least once."""
+        facts = self.facts
+        moves = [flag * facts.move_ns(t) for t, flag in (*self.spill.items(), *self.fill.items())]
+        self.model.add(sum(self.phase_length.values()) + sum(moves) <= self.latency)
+        for t in facts.sources:
+            ways = [self.stream[g, t] for g in self._readers.get(t, [])]
+            if t in self.fill:
+                ways.append(self.fill[t])
+            self.model.add(sum(ways) >= 1)
+
+    def _bound_by_paths(self) -> None:
+        """C >= sum of the durations of all kernels that a path through the graph meets.
+
+        Kernels are convex, so those that meet one path run one after the other.
+        """
+        for path in longest_paths(self.facts):
+            on_path = set(path)
+            met = [g for g, c in enumerate(self.instance.candidates) if not on_path.isdisjoint(c.operators)]
+            self.model.add(sum(self.duration[g] for g in met) <= self.latency)
+
+    def _tighten_windows(self) -> None:
+        """S and E never decrease along an edge, fused or not; a kernel ends no earlier than its least duration."""
+        for edge in self.facts.edges:
+            self.model.add(self.start[edge.consumer] >= self.start[edge.producer])
+            self.model.add(self.end[edge.consumer] >= self.end[edge.producer])
+        for name, holders in self.instance.candidates_of.items():
+            least = min(self.facts.least_ns[g] for g in holders)
+            self.model.add(self.end[name] >= self.start[name] + least)
+
+    # ---------------------------------------------------------------- hints, and back to a schedule
+
+    def hint(self, schedule: Schedule) -> None:
+        """Hint every variable with its value in a schedule of this instance.
+
+        Raises :class:`ValueError` if the schedule uses a kernel or tiling that is not among the candidates.
+        """
+        values = self._values_of(schedule)
+        for variable, rule in self._derived:
+            values[variable.index] = rule(values)
+        self.model.clear_hints()
+        for index, value in values.items():
+            self.model.add_hint(self.model.get_int_var_from_proto_index(index), value)
+
+    def _values_of(self, schedule: Schedule) -> dict[int, int]:
+        """Values of the variables that decide, from a schedule; all others at 0."""
+        values = dict.fromkeys(range(len(self.model.proto.variables)), 0)
+
+        def put(variable: cp_model.IntVar, value: int) -> None:
+            values[variable.index] = value
+
+        number = {candidate.operators: g for g, candidate in enumerate(self.instance.candidates)}
+        put(self.latency, schedule.latency_ns)
+        brought = {(m.tensor, m.start_ns) for m in schedule.moves if m.kind is not MoveKind.SPILL}
+        arrivals = {
+            m.tensor: m.end_ns for m in schedule.moves if m.kind is not MoveKind.SPILL
+        }
+        for move in schedule.moves:
+            flags, starts = (
+                (self.spill, self.spill_start) if move.kind is MoveKind.SPILL else (self.fill, self.fill_start)
+            )
+            put(flags[move.tensor], 1)
+            put(starts[move.tensor], move.start_ns)
+        near_end: dict[str, int] = {}
+        for residency in schedule.residencies:
+            kind = "far" if (residency.tensor, residency.start_ns) in brought else "near"
+            key = (kind, residency.tensor)
+            if kind == "near":
+                put(self.keep[residency.tensor], 1)
+                near_end[residency.tensor] = residency.end_ns
+            if key in getattr(self, "block_end", {}):
+                put(self.block_end[key], residency.end_ns)
+            if key in getattr(self, "address", {}):
+                put(self.address[key], residency.offset_bytes // self.facts.l2_unit)
+        for kernel in schedule.kernels:
+            if kernel.operators not in number:
+                raise ValueError(f"kernel {kernel.label} is not among the candidates")
+            g = number[kernel.operators]
+            ways = self.instance.implementations(self.instance.candidates[g])
+            i = next((i for i, way in enumerate(ways) if way.tiling == kernel.tiling), None)
+            if i is None:
+                raise ValueError(f"the tiling of kernel {kernel.label} is not among its implementations")
+            put(self.y[g], 1)
+            put(self.x[g, i], 1)
+            put(self.duration[g], kernel.end_ns - kernel.start_ns)
+            first = kernel.operators[0]
+            for name in kernel.operators:
+                put(self.start[name], kernel.start_ns)
+                put(self.end[name], kernel.end_ns)
+            if kernel.hbm_start_ns is not None:
+                put(self.phase_start[first], kernel.hbm_start_ns)
+                put(self.phase_length[first], kernel.hbm_ns)
+            for read in kernel.reads:
+                t = read.tensor
+                if read.source is Source.HBM:
+                    put(self.stream[g, t], 1)
+                elif near_end.get(t, -1) >= kernel.end_ns:
+                    put(self.near[g, t], 1)
+                elif arrivals.get(t, kernel.start_ns + 1) <= kernel.start_ns:
+                    put(self.far[g, t], 1)
+            for write in kernel.writes:
+                put(self.back[g, write.tensor], int(write.hbm))
+            if kernel.workspace_offset_bytes is not None and ("work", first) in getattr(self, "address", {}):
+                put(self.address["work", first], kernel.workspace_offset_bytes // self.facts.l2_unit)
+        return values
+
+    def read_back(self, value: Value) -> Decisions:
+        """Decisions of a solution, given as the values of its variables."""
+        kernels = []
+        for g, candidate in enumerate(self.instance.candidates):
+            if not value(self.y[g]):
+                continue
+            first = candidate.operators[0]
+            ways = range(len(self.instance.implementations(candidate)))
+            i = next(i for i in ways if value(self.x[g, i]))
+            reads = {}
+            for t in candidate.reads:
+                streamed = value(self.stream[g, t])
+                reads[t] = Source.HBM if streamed else Source.L2
+            writes = {
+                t: (
+                    t in self.keep and bool(value(self.keep[t])),
+                    bool(value(self.back[g, t])),
+                )
+                for t in candidate.writes
+            }
+            phase = value(self.has_phase[first])
+            kernels.append(
+                KernelChoice(
+                    candidate=g,
+                    implementation=i,
+                    start_ns=value(self.start[first]),
+                    hbm_start_ns=value(self.phase_start[first]) if phase else None,
+                    reads=reads,
+                    writes=writes,
+                    far=frozenset(
+                        t for t in candidate.reads if (g, t) in self.far and value(self.far[g, t])
+                    ),
+                    workspace_offset_bytes=self._address(value, "work", first),
+                )
+            )
+        moves, residencies = [], []
+        for t, flag in self.spill.items():
+            if value(flag):
+                moves.append(MoveChoice(t, MoveKind.SPILL, value(self.spill_start[t])))
+        for t, flag in self.fill.items():
+            if value(flag):
+                kind = MoveKind.PREFETCH if t in self.facts.prefetchable else MoveKind.FILL
+                moves.append(MoveChoice(t, kind, value(self.fill_start[t])))
+                residencies.append(ResidencyChoice(t, self._address(value, "far", t), brought=True))
+        for t, flag in self.keep.items():
+            if value(flag):
+                residencies.append(ResidencyChoice(t, self._address(value, "near", t), brought=False))
+        return Decisions(tuple(kernels), tuple(moves), tuple(residencies))
+
+    def _address(self, value: Value, kind: str, name: str) -> int | None:
+        place = self.address.get((kind, name)) if "addresses" not in self.left_out else None
+        return None if place is None else value(place) * self.facts.l2_unit
+
+
+def _any(flags: Iterable[cp_model.IntVar]) -> Callable[[Known], int]:
+    indices = [flag.index for flag in flags]
+    return lambda known: int(any(known[index] for index in indices))
+
+
+def _difference(end: cp_model.IntVar, begin: cp_model.IntVar) -> Callable[[Known], int]:
+    return lambda known: known[end.index] - known[begin.index]
+
+
+def _difference_if(end: cp_model.IntVar, begin: cp_model.IntVar, flag: cp_model.IntVar) -> Callable[[Known], int]:
+    return lambda known: known[end.index] - known[begin.index] if known[flag.index] else 0
+
+
+def _weighted(terms: Iterable[tuple[cp_model.IntVar, int]]) -> Callable[[Known], int]:
+    listed = [(flag.index, amount) for flag, amount in terms]
+    return lambda known: sum(known[index] * amount for index, amount in listed)
+
+
+def _sum(first: cp_model.IntVar, second: cp_model.IntVar) -> Callable[[Known], int]:
+    return lambda known: known[first.index] + known[second.index]

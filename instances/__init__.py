@@ -1,0 +1,1 @@
+"""The problem and its answer as data, and everything that makes instances."""

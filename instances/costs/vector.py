@@ -1,0 +1,137 @@
+"""Price of vector kernels: rows over the vector cores, a pipeline of load, compute, store.
+
+Rows are the loop dimensions common to all operators of the group; the rest of a row stays whole in UB, unless
+no operator needs it whole, in which case everything is rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+
+from instances.costs.terms import Draft, Misfit, Stage, move_ns, total_work, vector_ns
+from instances.fusion import Fusion, common_rows
+from instances.graph import Access, DType
+from instances.kernels import KernelKind, Tiling
+from instances.machine import Machine, MemoryName
+
+WORK_COPIES = 2
+"""Rows of 32-bit intermediates that live in UB beside what is loaded and stored."""
+
+
+@lru_cache(maxsize=4096)
+def row_loops(fusion: Fusion) -> tuple[str, ...]:
+    """The loop dimensions that are cut, in the order of the first result's axes."""
+    rows = common_rows(fusion.operators)
+    ordered = [loop for axis in fusion.operators[-1].writes[0].axes for loop in axis if loop in rows]
+    return tuple(ordered)
+
+
+def key(fusion: Fusion) -> str:
+    """Name under which a tiling gives the rows of a tile."""
+    return "*".join(row_loops(fusion)) or "1"
+
+
+def row_count(fusion: Fusion) -> int:
+    """Rows of the whole kernel."""
+    dims = fusion.operators[-1].dims
+    return math.prod(dims[loop] for loop in row_loops(fusion))
+
+
+def converted_elements(fusion: Fusion, accesses: tuple[Access, ...]) -> int:
+    """Elements that pass between storage narrower than 32 bits and the vector unit."""
+    tensors = (fusion.graph.tensor[access.tensor] for access in accesses)
+    return sum(
+        fusion.graph.touched_bytes(access) // tensor.dtype.size_bytes
+        for access, tensor in zip(accesses, tensors, strict=True)
+        if tensor.dtype.size_bytes < DType.FLOAT32.size_bytes
+    )
+
+
+def calls_per_tile(fusion: Fusion) -> int:
+    """Vector instructions issued per tile, one per class and operator, at least one."""
+    return max(1, sum(len(operator.vector) for operator in fusion.vectors))
+
+
+def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
+    """Price a vector kernel under a tiling; :class:`Misfit` where a tile exceeds UB."""
+    name = key(fusion)
+    if set(tiling.tile) != {name} or tiling.parts:
+        raise Misfit(f"tile along {name}", 0)
+    rows = row_count(fusion)
+    tile_rows = tiling.tile[name]
+    tiles = -(-rows // tile_rows)
+    if tile_rows > rows or tiling.aiv < 1 or tiling.aiv > tiles:
+        raise Misfit(f"tile along {name}", 0)
+    if tiling.aic != cube_cores_held(machine, tiling.aiv):
+        raise Misfit("cube cores of a vector kernel", 0)
+    mine = -(-tiles // tiling.aiv)  # tiles of the busiest core
+    result = Draft(KernelKind.VECTOR, [], 0.0, tiling.aiv)
+    loops = set(row_loops(fusion))
+    in_bytes, out_bytes = 0.0, 0.0
+    widest = 0.0
+    for accesses, is_read in ((fusion.reads, True), (fusion.writes, False)):
+        for access in accesses:
+            per_tile, per_row = _tile_bytes(fusion, access, loops, rows, tile_rows)
+            dtype = fusion.graph.tensor[access.tensor].dtype
+            widest = max(widest, per_row / dtype.size_bytes)
+            result.need(access.tensor, MemoryName.UB, max(1, math.ceil(per_tile)), slots=2)
+            if is_read:
+                in_bytes += per_tile
+            else:
+                out_bytes += per_tile
+    if any(operator.vector for operator in fusion.operators):
+        work_bytes = math.ceil(widest * tile_rows) * DType.FLOAT32.size_bytes
+        result.need("work", MemoryName.UB, max(1, work_bytes), slots=WORK_COPIES)
+    load = move_ns(machine, machine.path(MemoryName.L2, MemoryName.UB), in_bytes, len(fusion.reads))
+    store = move_ns(machine, machine.path(MemoryName.UB, MemoryName.L2), out_bytes, len(fusion.writes))
+    work = total_work(fusion.operators, converted_elements(fusion, (*fusion.reads, *fusion.writes)))
+    share = tile_rows / rows
+    compute = vector_ns(machine, {c: e * share for c, e in work.items()}, calls_per_tile(fusion))
+    filled = rows / (tiles * tile_rows)  # the last tile may be part empty
+    result.stages = [
+        Stage("mte2", load, load * mine * filled),
+        Stage("vector", compute, compute * mine * filled),
+        Stage("mte3", store, store * mine * filled),
+    ]
+    result.l2_bytes = (in_bytes + out_bytes) * tiles * filled
+    return result
+
+
+def _tile_bytes(fusion: Fusion, access: Access, loops: set[str], rows: int, tile_rows: int) -> tuple[float, float]:
+    """Bytes of a tensor that one tile touches, and one row."""
+    touched = fusion.graph.touched_bytes(access)
+    spanned = access.loops & loops
+    if not spanned:
+        return float(touched), float(touched)
+    dims = fusion.operators[-1].dims
+    repeats = rows / math.prod(dims[loop] for loop in spanned)  # rows that share one row of this tensor
+    per_row = touched * repeats / rows
+    return min(float(touched), per_row * tile_rows), per_row
+
+
+def cube_cores_held(machine: Machine, aiv: int) -> int:
+    """Cube cores that a vector kernel on ``aiv`` vector cores holds: none, unless the two are one core."""
+    if not machine.coupled:
+        return 0
+    return min(aiv, machine.aic_count)
+
+
+def choices(fusion: Fusion, machine: Machine) -> Iterator[Tiling]:
+    """Tilings worth pricing: rows per tile by powers of two, on all vector cores or half of them."""
+    rows = row_count(fusion)
+    name = key(fusion)
+    sizes = {1, rows}
+    size = 1
+    while size < rows:
+        sizes.add(size)
+        sizes.add(max(1, size * 3 // 4))
+        size *= 2
+    for limit in (machine.aiv_count, machine.aiv_count // 2):
+        if limit:
+            sizes.add(-(-rows // limit))
+    for tile_rows in sorted(sizes):
+        tiles = -(-rows // tile_rows)
+        for cores in {min(machine.aiv_count, tiles), min(max(1, machine.aiv_count // 2), tiles)}:
+            yield Tiling(tile={name: tile_rows}, aic=cube_cores_held(machine, cores), aiv=cores)

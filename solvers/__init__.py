@@ -1,0 +1,1 @@
+"""One interface, and the searches behind it."""

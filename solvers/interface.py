@@ -1,0 +1,171 @@
+"""What all solvers share: options in, events on the way, a result out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from instances.errors import InputError
+from instances.instance import Instance
+from instances.schedule import Schedule, Status
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress: the best latency and bound so far (ns), after ``time_s`` seconds, and who found it."""
+
+    time_s: float
+    objective_ns: int | None
+    bound_ns: int
+    source: str
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of objective and bound; 1 where there is no objective."""
+        return 1.0 if self.objective_ns is None else (self.objective_ns - self.bound_ns) / max(1, self.objective_ns)
+
+
+def available_workers() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to solve.
+
+    Parameters
+    ----------
+    time_limit_s
+        Seconds from ``started`` to the answer, model building included.
+    workers
+        Threads of the search; 0 takes the CPUs that the process may use.
+    seed
+        Seed of the search.
+    gap
+        Stop when the relative gap is at most this.
+    warm_start
+        A valid schedule of the same instance to start from; the answer is never worse.
+    deterministic_limit
+        Bound of the search in CP-SAT's deterministic time instead of seconds; with one worker and a seed the
+        answer is the same on every run.
+    leave_out
+        Constraint families of the joint model to leave out (the answer is then a relaxation and not a schedule
+        unless they are redundant).
+    started
+        ``time.monotonic()`` at which the clock of the time limit started.
+    on_event
+        Called with each improvement of objective or bound.
+    log
+        Called with each line of the solver's own log.
+    """
+
+    time_limit_s: float = 60.0
+    workers: int = 0
+    seed: int = 0
+    gap: float = 0.0
+    warm_start: Schedule | None = None
+    deterministic_limit: float | None = None
+    leave_out: frozenset[str] = frozenset()
+    started: float = field(default_factory=time.monotonic)
+    on_event: Callable[[Event], None] | None = None
+    log: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.time_limit_s > 0:
+            raise InputError(f"time limit {self.time_limit_s} is not above zero; give the seconds you can spare")
+        if self.workers < 0:
+            raise InputError(f"workers {self.workers} is negative; give a count, or 0 for all CPUs")
+        if not 0 <= self.gap < 1:
+            raise InputError(f"gap {self.gap} is not in [0, 1); give a fraction such as 0.01")
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the clock started."""
+        return time.monotonic() - self.started
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left, not below zero."""
+        return max(0.0, self.time_limit_s - self.elapsed_s)
+
+    @property
+    def worker_count(self) -> int:
+        """Threads to use."""
+        return self.workers or available_workers()
+
+
+@dataclass(frozen=True)
+class Result:
+    """A schedule with its bound. Times in ns.
+
+    ``bounds_ns`` has one entry per argument; ``bound_by`` names the best. ``covers`` says in which decision space
+    the bound holds. ``events`` are the improvements on the way.
+    """
+
+    schedule: Schedule
+    runtime_s: float
+    workers: int
+    seed: int
+    events: tuple[Event, ...] = ()
+
+    @property
+    def objective_ns(self) -> int:
+        """Latency of the schedule."""
+        return self.schedule.latency_ns
+
+    @property
+    def bound_ns(self) -> int:
+        """Best proven lower bound."""
+        return self.schedule.proof.bound_ns
+
+    @property
+    def bound_by(self) -> str:
+        """Name of the argument that gave the bound."""
+        return self.schedule.proof.bound_by
+
+    @property
+    def bounds_ns(self) -> dict[str, int]:
+        """All bounds by argument."""
+        return self.schedule.proof.bounds_ns
+
+    @property
+    def covers(self) -> str:
+        """Decision space in which the bound holds."""
+        return self.schedule.proof.covers
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of latency and bound."""
+        return self.schedule.gap
+
+    @property
+    def status(self) -> Status:
+        """Optimal where bound and latency are the same integer."""
+        return self.schedule.proof.status
+
+    @property
+    def solver(self) -> str:
+        """Name of the solver."""
+        return self.schedule.proof.solver
+
+    def __str__(self) -> str:
+        return (
+            f"latency {self.objective_ns} ns ({self.status.value}, {self.solver})\n"
+            f"bound   {self.bound_ns} ns by {self.bound_by}, gap {100 * self.gap:.2f} %\n"
+            f"kernels {len(self.schedule.kernels)}, moves {len(self.schedule.moves)}\n"
+            f"time    {self.runtime_s:.2f} s, {self.workers} workers, seed {self.seed}"
+        )
+
+
+class Solver(Protocol):
+    """A way to answer an instance."""
+
+    def __call__(self, instance: Instance, options: Options) -> Result:
+        """A valid schedule with its bound."""
+        ...
