@@ -137,6 +137,60 @@ class Facts:
         )
 
     @cached_property
+    def _related(self) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+        """Operator -> its ancestors and its descendants."""
+        above: dict[str, set[str]] = {name: set() for name in self.order}
+        below: dict[str, set[str]] = {name: set() for name in self.order}
+        parents: dict[str, list[str]] = {name: [] for name in self.order}
+        for edge in self.edges:
+            parents[edge.consumer].append(edge.producer)
+        for name in self.order:
+            for parent in parents[name]:
+                above[name] |= above[parent] | {parent}
+        for name, ancestors in above.items():
+            for ancestor in ancestors:
+                below[ancestor].add(name)
+        return {name: (frozenset(above[name]), frozenset(below[name])) for name in self.order}
+
+    @cached_property
+    def cuts(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Operator -> candidates that end before its kernel starts, and those that start after it ends.
+
+        A kernel that holds an ancestor of v and not v itself ends before v's kernel starts: the path from that
+        ancestor leads there through kernels one after the other.
+        """
+        found = {}
+        for name, (ancestors, descendants) in self._related.items():
+            before, after = [], []
+            for g, candidate in enumerate(self.instance.candidates):
+                if name in candidate.operators:
+                    continue
+                if not ancestors.isdisjoint(candidate.operators):
+                    before.append(g)
+                elif not descendants.isdisjoint(candidate.operators):
+                    after.append(g)
+            found[name] = (tuple(before), tuple(after))
+        return found
+
+    def moves_before(self, operator: str, before: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Prefetchable source -> candidates of which at most one is chosen and whose reading it from L2 puts its
+        move before ``operator``'s kernel starts.
+
+        Of the operators that read the source, one is taken: ``operator`` itself or an ancestor. The candidates that
+        hold it exclude one another, and each of them ends before ``operator`` starts, or is its kernel.
+        """
+        earlier = set(before)
+        own = set(self.instance.candidates_of[operator])
+        found = {}
+        for t in sorted(self.prefetchable):
+            for reader in self.graph.consumers[t]:
+                groups = [g for g in self.instance.candidates_of[reader] if g in earlier or g in own]
+                if groups:
+                    found[t] = tuple(g for g in groups if t in self.instance.candidates[g].reads)
+                    break
+        return found
+
+    @cached_property
     def compulsory_ns(self) -> int:
         """Time on the HBM channel that no schedule avoids: each source read once, each output written once.
 

@@ -38,7 +38,6 @@ from functools import cached_property
 from ortools.sat.python import cp_model
 
 from formulations.facts import Facts
-from formulations.paths import longest_paths
 from formulations.plan import Decisions, KernelChoice, MoveChoice, ResidencyChoice
 from instances.instance import Instance
 from instances.kernels import KernelKind
@@ -53,8 +52,8 @@ FAMILIES = (
     "addresses",
     "energy",
     "traffic",
-    "paths",
-    "windows",
+    "precedence",
+    "cuts",
 )
 """Constraint families that can be left out by name. The last four are redundant: they only sharpen the bound."""
 
@@ -104,8 +103,8 @@ class JointModel:
             ("addresses", self._place_addresses),
             ("energy", self._bound_by_energy),
             ("traffic", self._bound_by_traffic),
-            ("paths", self._bound_by_paths),
-            ("windows", self._tighten_windows),
+            ("precedence", self._bound_by_precedence),
+            ("cuts", self._bound_by_cuts),
         ):
             if family not in self.left_out:
                 build()
@@ -233,12 +232,16 @@ class JointModel:
             flags[candidate.operators[0]] += [flag for flag, _ in parts]
         self.phase_start: dict[str, cp_model.IntVar] = {}
         self.phase_length: dict[str, cp_model.IntVar] = {}
+        self.phase_end: dict[str, cp_model.IntVar] = {}
         self.has_phase: dict[str, cp_model.IntVar] = {}
         for name in facts.order:
             self.phase_start[name] = self._time(f"H[{name}]")
             self.phase_length[name] = self._time(f"L[{name}]")
             self.has_phase[name] = self._bool(f"phase[{name}]")
+            end = self.phase_end[name] = self._time(f"P[{name}]")
             model.add(self.phase_length[name] == sum(terms[name]))
+            model.add(end == self.phase_start[name] + self.phase_length[name])
+            self._follow(end, _sum(self.phase_start[name], self.phase_length[name]))
             model.add_max_equality(self.has_phase[name], flags[name])
             self._follow(self.has_phase[name], _any(flags[name]))
 
@@ -267,9 +270,7 @@ class JointModel:
         for name in facts.order:
             phase = self.has_phase[name]
             model.add(self.phase_start[name] >= self.start[name] + sum(heads[name])).only_enforce_if(phase)
-            model.add(
-                self.phase_start[name] + self.phase_length[name] + sum(tails[name]) <= self.end[name]
-            ).only_enforce_if(phase)
+            model.add(self.phase_end[name] + sum(tails[name]) <= self.end[name]).only_enforce_if(phase)
             model.add(self.phase_start[name] == 0).only_enforce_if(phase.negated())
 
     def _order_kernels(self) -> None:
@@ -381,7 +382,7 @@ class JointModel:
             self.model.new_optional_interval_var(
                 self.phase_start[name],
                 self.phase_length[name],
-                self.phase_start[name] + self.phase_length[name],
+                self.phase_end[name],
                 self.has_phase[name],
                 f"phase[{name}]",
             )
@@ -458,8 +459,10 @@ class JointModel:
             users = [self.x[key] for key, amount in amounts.items() if amount]
             model.add(sum(users) == flag)
             self._follow(flag, _any(users))
+            length = self._follow(self._time(f"work_length[{name}]"), _difference(self.end[name], self.start[name]))
+            model.add(length == self.end[name] - self.start[name])
             interval = model.new_optional_interval_var(
-                self.start[name], self.end[name] - self.start[name], self.end[name], flag, f"work[{name}]"
+                self.start[name], length, self.end[name], flag, f"work[{name}]"
             )
             blocks["work", name] = (interval, demand)
             self.block_flag["work", name] = flag
@@ -528,34 +531,51 @@ class JointModel:
             self.model.add(sum(linked) <= self.latency)
 
     def _bound_by_traffic(self) -> None:
-        """C >= all phases and moves on the channel; every source is read, every output written at least once."""
+        """C >= all phases and moves on the channel; every reader of a source streams it or has it moved."""
         facts = self.facts
         moves = [flag * facts.move_ns(t) for t, flag in (*self.spill.items(), *self.fill.items())]
         self.model.add(sum(self.phase_length.values()) + sum(moves) <= self.latency)
         for t in facts.sources:
-            ways = [self.stream[g, t] for g in self._readers.get(t, [])]
-            if t in self.fill:
-                ways.append(self.fill[t])
-            self.model.add(sum(ways) >= 1)
+            for reader in facts.graph.consumers[t]:
+                ways = [self.stream[g, t] for g in self.instance.candidates_of[reader] if (g, t) in self.stream]
+                if t in self.fill:
+                    ways.append(self.fill[t])
+                self.model.add(sum(ways) >= 1)
 
-    def _bound_by_paths(self) -> None:
-        """C >= sum of the durations of all kernels that a path through the graph meets.
+    def _bound_by_precedence(self) -> None:
+        """Along an edge from p to c, without a big constant:
 
-        Kernels are convex, so those that meet one path run one after the other.
+        ``S[c] >= S[p] + sum of d[g] over g that hold p and not c``, and
+        ``E[c] >= E[p] + sum of d[g] over g that hold c and not p``.
+        If one kernel holds both, the sums are 0 and the times equal. Chained along a path, each kernel that meets
+        the path counts once.
         """
-        for path in longest_paths(self.facts):
-            on_path = set(path)
-            met = [g for g, c in enumerate(self.instance.candidates) if not on_path.isdisjoint(c.operators)]
-            self.model.add(sum(self.duration[g] for g in met) <= self.latency)
+        facts, model = self.facts, self.model
+        holders = {name: set(groups) for name, groups in self.instance.candidates_of.items()}
+        for p, c in dict.fromkeys((edge.producer, edge.consumer) for edge in facts.edges):
+            leaving = sum(self.duration[g] for g in sorted(holders[p] - holders[c]))
+            entering = sum(self.duration[g] for g in sorted(holders[c] - holders[p]))
+            model.add(self.start[c] >= self.start[p] + leaving)
+            model.add(self.end[c] >= self.end[p] + entering)
 
-    def _tighten_windows(self) -> None:
-        """S and E never decrease along an edge, fused or not; a kernel ends no earlier than its least duration."""
-        for edge in self.facts.edges:
-            self.model.add(self.start[edge.consumer] >= self.start[edge.producer])
-            self.model.add(self.end[edge.consumer] >= self.end[edge.producer])
-        for name, holders in self.instance.candidates_of.items():
-            least = min(self.facts.least_ns[g] for g in holders)
-            self.model.add(self.end[name] >= self.start[name] + least)
+    def _bound_by_cuts(self) -> None:
+        """What the channel must do before and after each operator v.
+
+        Before ``S[v]``: the phases of all kernels that hold an ancestor of v and not v, and the moves that these
+        kernels or v's own read from. Between ``E[v]`` and ``C``: the phases of all kernels that hold a descendant
+        of v and not v.
+        """
+        facts, model = self.facts, self.model
+        for v, (before, after) in facts.cuts.items():
+            moved = [
+                self.far[g, t] * facts.move_ns(t)
+                for t, groups in facts.moves_before(v, before).items()
+                for g in groups
+                if (g, t) in self.far
+            ]
+            model.add(sum(self.group_phase[g] for g in before) + sum(moved) <= self.start[v])
+            if after:
+                model.add(self.end[v] + sum(self.group_phase[g] for g in after) <= self.latency)
 
     # ---------------------------------------------------------------- hints, and back to a schedule
 

@@ -5,9 +5,9 @@ schedule must spend:
 
 * ``cube_work``: least core-time of the kernels on cube cores, over all cube cores;
 * ``vector_work``: the same for vector cores;
-* ``critical_path``: least durations of the kernels that a path meets, for paths through every operator;
+* ``critical_path``: least durations of the kernels along every path;
 * ``relaxation``: all of these and the HBM channel at once, so that streaming (which lengthens kernels) and
-  prefetching (which occupies the channel) are weighed against each other.
+  prefetching (which occupies the channel) are weighed against each other, before and after every operator.
 
 Each is solved as a linear programme, whose optimum is a proven lower bound; integrality is not needed for that. A
 margin of one part in a million and one ns is taken off for the solver's floating-point tolerance.
@@ -21,7 +21,6 @@ from collections.abc import Sequence
 import pulp
 
 from formulations.facts import Facts
-from formulations.paths import longest_paths
 
 ARGUMENTS = ("cube_work", "vector_work", "critical_path", "relaxation")
 
@@ -51,12 +50,10 @@ class Relaxation:
             self._work(problem, latency, x, "aic", self.instance.machine.aic_count)
         if argument in ("vector_work", "relaxation"):
             self._work(problem, latency, x, "aiv", self.instance.machine.aiv_count)
-        if argument in ("critical_path", "relaxation"):
-            durations = self._durations(problem, latency, x, channel=argument == "relaxation")
-            for path in longest_paths(self.facts):
-                on_path = set(path)
-                met = [g for g, c in enumerate(self.instance.candidates) if not on_path.isdisjoint(c.operators)]
-                problem += pulp.lpSum(durations[g] for g in met) <= latency
+        if argument == "critical_path":
+            self._precedence(problem, latency, self._least(x))
+        if argument == "relaxation":
+            self._channel(problem, latency, x)
         status = problem.solve(pulp.HiGHS(msg=False, timeLimit=max(0.1, time_limit_s)))
         if pulp.LpStatus[status] != "Optimal":
             return None
@@ -96,40 +93,49 @@ class Relaxation:
         if terms:
             problem += pulp.lpSum(terms) <= latency
 
-    def _durations(
+    def _least(self, x: dict[tuple[int, int], pulp.LpVariable]) -> list[pulp.LpAffineExpression]:
+        """Least duration of each candidate, everything in L2."""
+        return [
+            pulp.lpSum(x[g, i] * way.cost.least_ns for i, way in enumerate(self.instance.implementations(candidate)))
+            for g, candidate in enumerate(self.instance.candidates)
+        ]
+
+    def _precedence(
         self,
         problem: pulp.LpProblem,
         latency: pulp.LpVariable,
-        x: dict[tuple[int, int], pulp.LpVariable],
-        channel: bool,
-    ) -> list[pulp.LpVariable | pulp.LpAffineExpression]:
-        """d[g] at its least, or, with the channel, at least head + phase + tail as well."""
-        least: list[pulp.LpVariable | pulp.LpAffineExpression] = []
-        around = []
+        durations: Sequence[pulp.LpVariable | pulp.LpAffineExpression],
+    ) -> tuple[dict[str, pulp.LpVariable], dict[str, pulp.LpAffineExpression]]:
+        """S[c] >= S[p] + sum of d[g] over g that hold p and not c; E[o] = S[o] + sum of d[g] over g that hold o."""
+        facts = self.facts
+        start = {name: pulp.LpVariable(f"S_{n}", lowBound=0) for name, n in facts.order.items()}
+        holders = {name: set(groups) for name, groups in self.instance.candidates_of.items()}
+        for p, c in dict.fromkeys((edge.producer, edge.consumer) for edge in facts.edges):
+            leaving = pulp.lpSum(durations[g] for g in sorted(holders[p] - holders[c]))
+            problem += start[c] >= start[p] + leaving
+        end = {name: start[name] + pulp.lpSum(durations[g] for g in sorted(holders[name])) for name in facts.order}
+        for expression in end.values():
+            problem += expression <= latency
+        return start, end
+
+    def _channel(
+        self, problem: pulp.LpProblem, latency: pulp.LpVariable, x: dict[tuple[int, int], pulp.LpVariable]
+    ) -> None:
+        """Streams lengthen kernels, moves precede their readers, and all share the channel.
+
+        Each source is streamed by the kernel of each of its readers or moved; outputs are written in a phase or
+        moved. Before and after each operator the channel must have time for what belongs there.
+        """
+        facts = self.facts
+        streams: dict[tuple[int, str], pulp.LpVariable] = {}
+        far: dict[tuple[int, str], pulp.LpVariable] = {}
+        moved = {t: pulp.LpVariable(f"moved_{n}", lowBound=0) for n, t in enumerate(sorted(facts.prefetchable))}
+        phases: list[pulp.LpAffineExpression] = []
+        durations: list[pulp.LpVariable] = []
+        least = self._least(x)
         for g, candidate in enumerate(self.instance.candidates):
             ways = self.instance.implementations(candidate)
-            least.append(pulp.lpSum(x[g, i] * way.cost.least_ns for i, way in enumerate(ways)))
-            around.append(
-                pulp.lpSum(x[g, i] * (way.cost.head_ns + way.cost.tail_ns) for i, way in enumerate(ways))
-            )
-        return self._with_channel(problem, latency, x, least, around) if channel else least
-
-    def _with_channel(
-        self,
-        problem: pulp.LpProblem,
-        latency: pulp.LpVariable,
-        x: dict[tuple[int, int], pulp.LpVariable],
-        least: Sequence[pulp.LpAffineExpression],
-        around: Sequence[pulp.LpAffineExpression],
-    ) -> list[pulp.LpVariable]:
-        """Each source is streamed by each of its readers or moved once; outputs are written in a phase or moved."""
-        facts = self.facts
-        channel = []
-        durations = []
-        moved = {t: pulp.LpVariable(f"moved_{n}", lowBound=0) for n, t in enumerate(sorted(facts.prefetchable))}
-        channel += [variable * facts.move_ns(t) for t, variable in moved.items()]
-        for g, candidate in enumerate(self.instance.candidates):
-            y = pulp.lpSum(x[g, i] for i in range(len(self.instance.implementations(candidate))))
+            y = pulp.lpSum(x[g, i] for i in range(len(ways)))
             phase = []
             for n, t in enumerate(candidate.reads):
                 if t in facts.graph.producer:
@@ -137,14 +143,28 @@ class Relaxation:
                 if t not in moved:
                     phase.append(y * facts.read_ns(candidate, t))
                     continue
-                streamed = pulp.LpVariable(f"stream_{g}_{n}", lowBound=0)
-                problem += streamed + moved[t] >= y
+                streamed = streams[g, t] = pulp.LpVariable(f"stream_{g}_{n}", lowBound=0)
+                brought = far[g, t] = pulp.LpVariable(f"far_{g}_{n}", lowBound=0)
+                problem += streamed + brought == y
                 phase.append(streamed * facts.read_ns(candidate, t))
+            phases.append(pulp.lpSum(phase))
+            around = pulp.lpSum(x[g, i] * (way.cost.head_ns + way.cost.tail_ns) for i, way in enumerate(ways))
             duration = pulp.LpVariable(f"d_{g}", lowBound=0)
             problem += duration >= least[g]
-            problem += duration >= around[g] + pulp.lpSum(phase)
+            problem += duration >= around + phases[g]
             durations.append(duration)
-            channel += phase
+        for t, variable in moved.items():
+            for reader in facts.graph.consumers[t]:
+                readers = [far[g, t] for g in self.instance.candidates_of[reader] if (g, t) in far]
+                problem += pulp.lpSum(readers) <= variable
         written = sum(facts.write_ns(t) for t in facts.made if facts.is_output(t))
-        problem += pulp.lpSum(channel) + written <= latency
-        return durations
+        moves = pulp.lpSum(variable * facts.move_ns(t) for t, variable in moved.items())
+        problem += pulp.lpSum(phases) + moves + written <= latency
+        start, end = self._precedence(problem, latency, durations)
+        for v, (before, after) in facts.cuts.items():
+            brought_before = pulp.lpSum(
+                far[g, t] * facts.move_ns(t) for t, groups in facts.moves_before(v, before).items() for g in groups
+            )
+            problem += pulp.lpSum(phases[g] for g in before) + brought_before <= start[v]
+            if after:
+                problem += end[v] + pulp.lpSum(phases[g] for g in after) <= latency

@@ -155,8 +155,8 @@ def box(
         x=scale.share(times[0]),
         width=scale.share(times[1] - times[0]),
         y=y,
-        height=height,
-        class_=f"mark {kind}" if width_px >= 2 else f"mark thin {kind}",
+        height=max(height, 1.0),  # what is there is seen
+        class_=f"mark {kind}" if width_px >= 2 and height >= 2 else f"mark thin {kind}",
     )
     if label and height >= 12:
         middle = y + min(height, 40) / 2 + 4

@@ -164,7 +164,8 @@ def gather(instance: Instance, schedule: Schedule) -> Facts:
     """
     _check_names(instance, schedule)
     ordered = sorted(schedule.kernels, key=lambda kernel: (kernel.start_ns, kernel.end_ns))
-    kernels = tuple(_kernel_facts(instance, number, kernel) for number, kernel in enumerate(ordered, start=1))
+    prices = Prices(instance)
+    kernels = tuple(_kernel_facts(prices, number, kernel) for number, kernel in enumerate(ordered, start=1))
     blocks = tuple(_blocks(schedule, kernels))
     ends = [
         *(kernel.end_ns for kernel in schedule.kernels),
@@ -174,12 +175,30 @@ def gather(instance: Instance, schedule: Schedule) -> Facts:
     return Facts(instance, schedule, kernels, blocks, peak_of(blocks), max(1, schedule.latency_ns, *ends))
 
 
-def price(instance: Instance, kernel: Kernel) -> Cost | None:
-    """The cost of a kernel by the one cost model; ``None`` where that refuses it."""
-    try:
-        return costs.price_group(instance.graph, instance.machine, kernel.operators, kernel.tiling).cost
-    except (costs.Misfit, TilewrightError, ValueError, KeyError):
-        return None
+class Prices:
+    """Costs of an instance's kernels by the one cost model, each structure and tiling priced once."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self._template = {candidate.operators: candidate.template for candidate in instance.candidates}
+        self._known: dict[tuple[int, str], Cost | None] = {}
+
+    def of(self, kernel: Kernel) -> Cost | None:
+        """The cost of a kernel; ``None`` where the cost model refuses it."""
+        template = self._template.get(kernel.operators)
+        if template is None:
+            return self._price(kernel)
+        key = (template, kernel.tiling.model_dump_json())
+        if key not in self._known:
+            self._known[key] = self._price(kernel)
+        return self._known[key]
+
+    def _price(self, kernel: Kernel) -> Cost | None:
+        graph, machine = self.instance.graph, self.instance.machine
+        try:
+            return costs.price_group(graph, machine, kernel.operators, kernel.tiling).cost
+        except (costs.Misfit, TilewrightError, ValueError, KeyError):
+            return None
 
 
 def bound_of(kernel: Kernel, cost: Cost | None) -> str:
@@ -344,8 +363,8 @@ def _check_names(instance: Instance, schedule: Schedule) -> None:
             )
 
 
-def _kernel_facts(instance: Instance, number: int, kernel: Kernel) -> KernelFacts:
-    cost = price(instance, kernel)
+def _kernel_facts(prices: Prices, number: int, kernel: Kernel) -> KernelFacts:
+    instance, cost = prices.instance, prices.of(kernel)
     read = sum(_read_bytes(instance, kernel, r.tensor) for r in kernel.reads if r.source is Source.HBM)
     written = sum(instance.graph.tensor[w.tensor].size_bytes for w in kernel.writes if w.hbm)
     return KernelFacts(number, kernel, cost, bound_of(kernel, cost), read, written)

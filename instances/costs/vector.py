@@ -72,11 +72,12 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     in_bytes, out_bytes = 0.0, 0.0
     widest = 0.0
     for accesses, is_read in ((fusion.reads, True), (fusion.writes, False)):
-        for access in accesses:
+        for number, access in enumerate(accesses):
             per_tile, per_row = _tile_bytes(fusion, access, loops, rows, tile_rows)
             dtype = fusion.graph.tensor[access.tensor].dtype
             widest = max(widest, per_row / dtype.size_bytes)
-            result.need(access.tensor, MemoryName.UB, max(1, math.ceil(per_tile)), slots=2)
+            name = f"{'read' if is_read else 'write'}{number}"
+            result.need(name, MemoryName.UB, max(1, math.ceil(per_tile)), slots=2)
             if is_read:
                 in_bytes += per_tile
             else:

@@ -50,7 +50,8 @@
       text.textContent = label.length <= chars ? label : chars >= LEAST ? `${label.slice(0, chars - 1)}…` : "";
     }
     for (const rect of chart.plot.querySelectorAll("rect.mark")) {
-      rect.classList.toggle("thin", (parseFloat(rect.getAttribute("width")) / 100) * width < 2);
+      const pixels = (parseFloat(rect.getAttribute("width")) / 100) * width;
+      rect.classList.toggle("thin", pixels < 2 || Number(rect.getAttribute("height")) < 2);
     }
     drawTicks(chart, width);
   };

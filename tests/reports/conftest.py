@@ -172,9 +172,12 @@ def instance(machine: Machine) -> Instance:
         origin={"model": f"toy {EVIL}", "phase": "decode", "batch": 4, "note": QUOTE},
         graph=graph,
         machine=machine,
-        templates=(template,),
-        candidates=tuple(Candidate(operators=(op.name,), template=0, reads=(), writes=()) for op in graph.operators),
-        census=Census(groups=5, structures=1, priced_tilings=77, kept_tilings=1, max_group=6),
+        templates=(template,) * len(graph.operators),
+        candidates=tuple(
+            Candidate(operators=(op.name,), template=index, reads=(), writes=())
+            for index, op in enumerate(graph.operators)
+        ),
+        census=Census(groups=5, structures=5, priced_tilings=77, kept_tilings=5, max_group=6),
     )
 
 

@@ -13,8 +13,10 @@ import pytest
 
 from instances import costs
 from instances.errors import InputError
+from instances.graph import Graph
 from instances.instance import Instance
-from instances.kernels import Cost, KernelKind
+from instances.kernels import Cost, KernelKind, Tiling
+from instances.machine import Machine
 from instances.schedule import Move, MoveKind, Schedule
 from reports.drawing import clean, fitted, microseconds, nice_step, percent, size
 from reports.facts import UNPRICED, bound_of, gather, machine_rows, uses
@@ -246,6 +248,23 @@ def test_what_bounds_a_kernel(schedule: Schedule, prices: dict[str, Cost]) -> No
     assert bound_of(kernel, cost.model_copy(update={"head_ns": 1200, "busy_ns": 1300})) == "cube"
     assert bound_of(kernel, cost.model_copy(update={"head_ns": 1201, "busy_ns": 1299})) == "launch"
     assert bound_of(kernel, None) == UNPRICED
+
+
+def test_equal_kernels_are_priced_once(
+    instance: Instance, schedule: Schedule, prices: dict[str, Cost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    honest = costs.price_group
+
+    def count(graph: Graph, machine: Machine, operators: tuple[str, ...], tiling: Tiling) -> costs.Priced:
+        asked.append(operators)
+        return honest(graph, machine, operators, tiling)
+
+    monkeypatch.setattr(costs, "price_group", count)
+    other = schedule.kernels[0].model_copy(update={"tiling": Tiling(tile={"m": 64}, aic=4, aiv=0)})
+    facts = gather(instance, schedule.model_copy(update={"kernels": (*schedule.kernels[:1] * 3, other)}))
+    assert asked == [("up",), ("up",)]
+    assert [row.cost for row in facts.kernels] == [prices["up"]] * 4
 
 
 def test_a_kernel_without_a_price_is_still_shown(
