@@ -14,6 +14,10 @@ from instances.kernels import Candidate, Cost, KernelKind
 from instances.machine import MemoryName
 
 
+SPAN = 16
+"""Operators at most this far apart in topological order get a constraint on the work between them."""
+
+
 @dataclass(frozen=True)
 class Edge:
     """``consumer`` reads ``tensor``, which ``producer`` makes (operator names)."""
@@ -171,6 +175,30 @@ class Facts:
                     after.append(g)
             found[name] = (tuple(before), tuple(after))
         return found
+
+    @cached_property
+    def spans(self) -> tuple[tuple[str | None, str | None, tuple[int, ...]], ...]:
+        """Pairs u, v of operators, u an ancestor of v, with the candidates that run wholly between their kernels.
+
+        These hold a descendant of u that is an ancestor of v, and neither u nor v: they start after u's kernel has
+        ended and end before v's starts. ``None`` stands for the start or the end of the schedule. Pairs further
+        apart than :data:`SPAN` positions are left out, save those with ``None``.
+        """
+        found: list[tuple[str | None, str | None, tuple[int, ...]]] = []
+        members = [frozenset(candidate.operators) for candidate in self.instance.candidates]
+        for v, (ancestors, _) in self._related.items():
+            before, after = self.cuts[v]
+            found.append((None, v, before))
+            found.append((v, None, after))
+            for u in sorted(ancestors, key=self.order.__getitem__):
+                if self.order[v] - self.order[u] > SPAN:
+                    continue
+                inner = ancestors & self._related[u][1]
+                between = tuple(g for g in before if u not in members[g] and not inner.isdisjoint(members[g]))
+                if len(between) > 1:
+                    found.append((u, v, between))
+        found.append((None, None, tuple(range(len(members)))))
+        return tuple(found)
 
     def moves_before(self, operator: str, before: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Prefetchable source -> candidates of which at most one is chosen and whose reading it from L2 puts its

@@ -498,37 +498,50 @@ class JointModel:
 
     # ---------------------------------------------------------------- redundant, for the bound
 
-    def _bound_by_energy(self) -> None:
-        """Capacity times C >= sum over kernels of duration times cores; likewise vector cores, L2 rate and link.
+    def _span(self, u: str | None, v: str | None) -> cp_model.LinearExprT:
+        """Time from the end of u's kernel to the start of v's; 0 if one kernel holds both."""
+        until = self.latency if v is None else self.start[v]
+        if u is None:
+            return until
+        holders = self.instance.candidates_of
+        of_u = [self.duration[g] for g in holders[u] if v is None or g not in holders[v]]
+        return until - self.start[u] - sum(of_u)
 
-        Two forms each: least durations by implementation, and actual durations times the group's least demand.
+    def _bound_by_energy(self) -> None:
+        """Capacity times the span between any u and v >= work of the kernels that run wholly between them.
+
+        For cube cores, vector cores and L2 rate, with least durations by implementation; over the whole schedule
+        with actual durations times the group's least demand as well. Collectives likewise on the link.
         """
-        machine = self.instance.machine
+        machine, model = self.instance.machine, self.model
         for label, capacity in (
             ("aic", machine.aic_count),
             ("aiv", machine.aiv_count),
             ("l2_permille", 1000),
         ):
-            by_way: list[cp_model.LinearExprT] = []
-            by_duration: list[cp_model.LinearExprT] = []
+            work: list[list[cp_model.LinearExprT]] = []
+            stretched: list[cp_model.LinearExprT] = []
             for g, candidate in enumerate(self.instance.candidates):
                 ways = self.instance.implementations(candidate)
                 amounts = [getattr(way.tiling, label) for way in ways]
-                by_way += [
-                    self.x[g, i] * (amount * ways[i].cost.least_ns) for i, amount in enumerate(amounts) if amount
-                ]
+                work.append(
+                    [self.x[g, i] * (amount * ways[i].cost.least_ns) for i, amount in enumerate(amounts) if amount]
+                )
                 if min(amounts):
-                    by_duration.append(self.duration[g] * min(amounts))
-            for energy in (by_way, by_duration):
+                    stretched.append(self.duration[g] * min(amounts))
+            for u, v, between in self.facts.spans:
+                energy = [term for g in between for term in work[g]]
                 if energy:
-                    self.model.add(sum(energy) <= capacity * self.latency)
+                    model.add(sum(energy) <= capacity * self._span(u, v))
+            if stretched:
+                model.add(sum(stretched) <= capacity * self.latency)
         linked = [
             self.duration[g]
             for g, candidate in enumerate(self.instance.candidates)
             if self.facts.kind(candidate) is KernelKind.LINK
         ]
         if linked:
-            self.model.add(sum(linked) <= self.latency)
+            model.add(sum(linked) <= self.latency)
 
     def _bound_by_traffic(self) -> None:
         """C >= all phases and moves on the channel; every reader of a source streams it or has it moved."""
@@ -559,14 +572,13 @@ class JointModel:
             model.add(self.end[c] >= self.end[p] + entering)
 
     def _bound_by_cuts(self) -> None:
-        """What the channel must do before and after each operator v.
+        """What the channel must do before each operator v and between any u and v.
 
         Before ``S[v]``: the phases of all kernels that hold an ancestor of v and not v, and the moves that these
-        kernels or v's own read from. Between ``E[v]`` and ``C``: the phases of all kernels that hold a descendant
-        of v and not v.
+        kernels or v's own read from. Between u and v (or the end): the phases of all kernels wholly between them.
         """
         facts, model = self.facts, self.model
-        for v, (before, after) in facts.cuts.items():
+        for v, (before, _) in facts.cuts.items():
             moved = [
                 self.far[g, t] * facts.move_ns(t)
                 for t, groups in facts.moves_before(v, before).items()
@@ -574,8 +586,9 @@ class JointModel:
                 if (g, t) in self.far
             ]
             model.add(sum(self.group_phase[g] for g in before) + sum(moved) <= self.start[v])
-            if after:
-                model.add(self.end[v] + sum(self.group_phase[g] for g in after) <= self.latency)
+        for u, v, between in facts.spans:
+            if between and u is not None:
+                model.add(sum(self.group_phase[g] for g in between) <= self._span(u, v))
 
     # ---------------------------------------------------------------- hints, and back to a schedule
 
