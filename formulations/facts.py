@@ -200,6 +200,18 @@ class Facts:
         found.append((None, None, tuple(range(len(members)))))
         return tuple(found)
 
+    def ancestors(self, operator: str) -> tuple[str, ...]:
+        """Ancestors of an operator in topological order."""
+        return tuple(sorted(self._related[operator][0], key=self.order.__getitem__))
+
+    @cached_property
+    def joins(self) -> tuple[str, ...]:
+        """Operators that read the results of at least two others."""
+        producers: dict[str, set[str]] = {}
+        for edge in self.edges:
+            producers.setdefault(edge.consumer, set()).add(edge.producer)
+        return tuple(name for name in self.order if len(producers.get(name, ())) > 1)
+
     def moves_before(self, operator: str, before: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Prefetchable source -> candidates of which at most one is chosen and whose reading it from L2 puts its
         move before ``operator``'s kernel starts.

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import pulp
 
@@ -34,8 +35,9 @@ SHARED = {"cube_work": "aic", "vector_work": "aiv", "l2_work": "l2_permille"}
 class Relaxation:
     """The programmes of one instance."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, horizon_ns: int | None = None) -> None:
         self.facts = facts
+        self.horizon_ns = horizon_ns
         self.instance = facts.instance
 
     def bounds(self, time_limit_s: float = 20.0) -> dict[str, int]:
@@ -167,6 +169,8 @@ class Relaxation:
             problem += pulp.lpSum(phases[g] for g in before) + brought_before <= start[v]
             if after:
                 problem += end[v] + pulp.lpSum(phases[g] for g in after) <= latency
+        if self.horizon_ns is not None:
+            self._last_on_channel(problem, x, streams, far, phases, start, end)
         for work in (phases, *(self._work(x, label) for label in SHARED.values())):
             for u, v, between in facts.spans:
                 until = latency if v is None else start[v]
@@ -174,3 +178,60 @@ class Relaxation:
                 holders = facts.instance.candidates_of
                 of_u = [] if u is None else [durations[g] for g in holders[u] if v is None or g not in holders[v]]
                 problem += pulp.lpSum(work[g] for g in between) + pulp.lpSum(of_u) + since <= until
+
+    def _last_on_channel(
+        self,
+        problem: pulp.LpProblem,
+        x: dict[tuple[int, int], pulp.LpVariable],
+        streams: dict[tuple[int, str], pulp.LpVariable],
+        far: dict[tuple[int, str], pulp.LpVariable],
+        phases: Sequence[pulp.LpAffineExpression],
+        start: dict[str, pulp.LpVariable],
+        end: dict[str, pulp.LpAffineExpression],
+    ) -> None:
+        """Something is last on the channel before an operator v that joins branches, and its kernel ends after that.
+
+        Let T be the channel time that must pass before v's kernel starts. The last item belongs to the kernel of
+        some ancestor o, which then ends no earlier than T, and starts no earlier than T unless the item is its own
+        phase; or it is a move for v itself. Without this, two branches that each wait for their own weights would
+        seem to wait at the same time.
+        """
+        facts, horizon = self.facts, self.horizon_ns
+        assert horizon is not None
+        reads = self._source_reads
+        chosen = [
+            pulp.lpSum(x[g, i] for i in range(len(self.instance.implementations(candidate))))
+            for g, candidate in enumerate(self.instance.candidates)
+        ]
+        streaming = [
+            pulp.lpSum(streams[g, t] if (g, t) in streams else chosen[g] for t in reads[g])
+            for g in range(len(chosen))
+        ]
+        for n, v in enumerate(facts.joins):
+            before, _ = facts.cuts[v]
+            total = pulp.lpSum(phases[g] for g in before) + pulp.lpSum(
+                far[g, t] * facts.move_ns(t) for t, groups in facts.moves_before(v, before).items() for g in groups
+            )
+            nothing = pulp.LpVariable(f"nothing_{n}", cat=pulp.LpBinary)
+            problem += total <= horizon * (1 - nothing)
+            choices = [nothing]
+            for o in facts.ancestors(v):
+                holders = [g for g in facts.instance.candidates_of[o] if g in set(before) and reads[g]]
+                if not holders:
+                    continue
+                last = pulp.LpVariable(f"last_{n}_{facts.order[o]}", cat=pulp.LpBinary)
+                choices.append(last)
+                slack = horizon * (1 - last)
+                problem += last <= pulp.lpSum(chosen[g] for g in holders)
+                problem += end[o] >= total - slack
+                problem += start[o] >= total - slack - horizon * pulp.lpSum(streaming[g] for g in holders)
+            choices += [far[g, t] for g in facts.instance.candidates_of[v] for t in reads[g] if (g, t) in far]
+            problem += pulp.lpSum(choices) >= 1
+
+    @cached_property
+    def _source_reads(self) -> list[tuple[str, ...]]:
+        """Per candidate: the tensors it reads that start in HBM."""
+        return [
+            tuple(t for t in candidate.reads if t not in self.facts.graph.producer)
+            for candidate in self.instance.candidates
+        ]

@@ -30,7 +30,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations, permutations, product
+from heapq import heappop, heappush
+from itertools import permutations, product
 
 from formulations.cores import assign_cores
 from formulations.facts import Facts
@@ -265,6 +266,44 @@ class Network:
                     moved.append(j)
         return found
 
+    def after(self, times: Sequence[int], final: Mapping[int, int]) -> list[int]:
+        """Per event: the longest way from it to the end, where event ``i`` of ``final`` is ``final[i]`` away."""
+        found = [final.get(i, 0) for i in range(self.events)]
+        order = sorted(range(self.events), key=lambda i: -times[i])
+        changed = True
+        while changed:  # once, and once more to see that it was enough, unless events coincide
+            changed = False
+            for i in order:
+                for j, lag in self._after[i]:
+                    if found[j] + lag > found[i]:
+                        found[i] = found[j] + lag
+                        changed = True
+        return found
+
+
+def preemptive(jobs: Sequence[tuple[int, int, int]]) -> int:
+    """Least end on one machine if jobs could be interrupted; a job is (earliest start, length, what follows it).
+
+    Jackson's rule: at any time work on the job, of those that may start, with the most to follow.
+    """
+    waiting = sorted(jobs, reverse=True)
+    ready: list[tuple[int, int]] = []  # (less what follows, left to do)
+    now = end = 0
+    while waiting or ready:
+        if not ready:
+            now = max(now, waiting[-1][0])
+        while waiting and waiting[-1][0] <= now:
+            _, length, follows = waiting.pop()
+            heappush(ready, (-follows, length))
+        follows, left = heappop(ready)
+        done = min(left, waiting[-1][0] - now) if waiting else left
+        now += done
+        if done < left:
+            heappush(ready, (follows, left - done))
+        else:
+            end = max(end, now - follows)
+    return end
+
 
 def place(blocks: Sequence[Block], times: Sequence[int], capacity: int) -> list[int] | None:
     """Addresses for blocks of L2, by exact backtracking; ``None`` where there are none.
@@ -300,7 +339,7 @@ class Case:
         room = sum(facts.l2_size[t] for t in tensors) + sum(job.cost.workspace_bytes for job in jobs)
         self._roomy = room <= facts.l2_capacity
         self.options = [list(self._routes(t, 3 * len(jobs) + 4 * n)) for n, t in enumerate(tensors)]
-        self.options.sort(key=len)
+        self.options.sort(key=lambda routes: -max(route.channel_ns for route in routes))
         self.channel_ns = [min(route.channel_ns for route in routes) for routes in self.options]
         mark = self.network.require(list(self._arcs()))
         self.times = self.network.earliest([0] * self.network.events, mark, 1 << 60)
@@ -400,23 +439,19 @@ class Leaf:
     case: Case
     routes: tuple[Route, ...]
     resources: tuple[Resource, ...]
-    channel: tuple[tuple[Activity, int], ...]
+    channel: tuple[Activity, ...]
     blocks: tuple[Block, ...]
 
     @staticmethod
     def of(case: Case, routes: Sequence[Route]) -> Leaf:
         """Collect who asks for what."""
         facts, machine, jobs = case.facts, case.facts.machine, case.jobs
-        least_after = {r.event + 1: min((j.cost.least_ns for j, w in r.ways if w is Way.FAR), default=0) for r in routes}
-        channel = [(move, least_after.get(move.start, 0)) for route in routes for move in route.moves()]
-        for job in jobs:
-            length = case.phase_ns(job, routes)
-            if length:
-                channel.append((Activity(job.phase, job.phase, length), job.cost.tail_ns))
+        channel = [move for route in routes for move in route.moves()]
+        channel += [Activity(job.phase, job.phase, ns) for job in jobs if (ns := case.phase_ns(job, routes))]
         blocks = [Block(job.span, job.cost.workspace_bytes, None, job.number) for job in jobs if job.cost.workspace_bytes]
         blocks += [block for route in routes for block in route.blocks(facts.l2_size[route.tensor])]
         resources = (
-            Resource(1, tuple((activity, 1) for activity, _ in channel)),
+            Resource(1, tuple((activity, 1) for activity in channel)),
             Resource(1, tuple((job.span, 1) for job in jobs if job.kind is KernelKind.LINK)),
             Resource(machine.aic_count, tuple((job.span, job.tiling.aic) for job in jobs if job.tiling.aic)),
             Resource(machine.aiv_count, tuple((job.span, job.tiling.aiv) for job in jobs if job.tiling.aiv)),
@@ -426,21 +461,19 @@ class Leaf:
         return Leaf(case, tuple(routes), resources, tuple(channel), tuple(blocks))
 
     def bound(self, times: Sequence[int]) -> int:
-        """No branch from here ends earlier: longest path, and the channel from any instant on.
+        """No branch from here ends earlier: longest path, and the channel with what must precede and follow."""
+        case = self.case
+        final = {job.end: 0 for job in case.jobs}
+        final.update({route.event: route.move_ns for route in self.routes if route.spill})
+        after = case.network.after(times, final)
+        return max(
+            case.latency(times, self.routes),
+            preemptive([(times[user.start], user.lag_ns, after[user.start] - user.lag_ns) for user in self.channel]),
+        )
 
-        Activities of the channel that cannot start before an instant run one after the other from then on, and the
-        least of what follows each (tail of a kernel, reader of a fill) follows the last of them.
-        """
-        best = self.case.latency(times, self.routes)
-        for since, _ in self.channel:
-            late = [(user.lag_ns, after) for user, after in self.channel if times[user.start] >= times[since.start]]
-            best = max(best, times[since.start] + sum(lag for lag, _ in late) + min(after for _, after in late))
-        return best
-
-    def clash(self, times: Sequence[int]) -> list[Activity] | None:
-        """The smallest conflict set at hand; ``None`` where every capacity holds."""
-        found = [conflict for resource in self.resources if (conflict := resource.conflict(times))]
-        return min(found, key=len, default=None)
+    def clashes(self, times: Sequence[int]) -> list[list[Activity]]:
+        """A conflict set of each resource that is asked for too much."""
+        return [conflict for resource in self.resources if (conflict := resource.conflict(times))]
 
     def unplaced(self, times: Sequence[int]) -> list[Activity]:
         """Blocks that cannot all be placed, as few as dropping them one by one leaves."""
@@ -491,10 +524,11 @@ class Search:
     def _route(self, case: Case, times: Sequence[int], routes: list[Route]) -> None:
         """Decide on one more tensor. Those still open cost the channel their least, and delay nobody."""
         channel = sum(route.channel_ns for route in routes) + sum(case.channel_ns[len(routes) :])
-        if max(channel, case.latency(times, routes)) >= self.best_ns:
+        leaf = Leaf.of(case, routes)
+        if max(channel, leaf.bound(times)) >= self.best_ns:
             return
         if len(routes) == len(case.options):
-            self._order(Leaf.of(case, routes), times)
+            self._order(leaf, times)
             return
         for route in case.options[len(routes)]:
             chosen = [*routes, route]
@@ -509,30 +543,42 @@ class Search:
         if leaf.bound(times) >= self.best_ns:
             return
         case, network = leaf.case, leaf.case.network
-        apart = leaf.clash(times)
-        if apart is None:
-            offsets = place(leaf.blocks, times, case.facts.l2_capacity)
+        apart = leaf.clashes(times)
+        if not apart:
+            offsets = place(leaf.blocks, times, leaf.case.facts.l2_capacity)
             if offsets is None:
-                apart = leaf.unplaced(times)
+                apart = [leaf.unplaced(times)]
             elif not leaf.has_cores(times):
-                apart = [job.span for job in case.jobs]
+                apart = [[job.span for job in leaf.case.jobs]]
             else:
-                self.best_ns = case.latency(times, leaf.routes)
-                self.best = case.decisions(times, leaf.routes, leaf.blocks, offsets)
+                self.best_ns = leaf.case.latency(times, leaf.routes)
+                self.best = leaf.case.decisions(times, leaf.routes, leaf.blocks, offsets)
                 return
-        branches = []
+        for _, later, arc in self._least(leaf, times, apart):
+            mark = leaf.case.network.require([arc])
+            self._order(leaf, later)
+            leaf.case.network.withdraw(mark)
+
+    def _least(
+        self, leaf: Leaf, times: Sequence[int], apart: Sequence[Sequence[Activity]]
+    ) -> list[tuple[int, list[int], Arc]]:
+        """The ways to part one of several conflict sets: the one that leaves the fewest and the longest branches."""
+        ways = [self._part(leaf, times, activities) for activities in apart]
+        return min(ways, key=lambda found: (len(found), -sum(bound for bound, _, _ in found)))
+
+    def _part(self, leaf: Leaf, times: Sequence[int], apart: Sequence[Activity]) -> list[tuple[int, list[int], Arc]]:
+        """All ways to let one of some activities end before another starts: bound, times and constraint of each."""
+        network = leaf.case.network
+        found = []
         for one, two in permutations(apart, 2):
             if one.meets(two, times):
                 arc = (one.end, two.start, one.lag_ns)
                 mark = network.require([arc])
-                later = self._child(case, times, mark)
+                later = self._child(leaf.case, times, mark)
+                if later is not None and (bound := leaf.bound(later)) < self.best_ns:
+                    found.append((bound, later, arc))
                 network.withdraw(mark)
-                if later is not None:
-                    branches.append((leaf.bound(later), later, arc))
-        for _, later, arc in sorted(branches):
-            mark = network.require([arc])
-            self._order(leaf, later)
-            network.withdraw(mark)
+        return sorted(found)
 
 
 def covers(instance: Instance) -> Iterator[tuple[int, ...]]:
