@@ -212,6 +212,24 @@ class Facts:
             producers.setdefault(edge.consumer, set()).add(edge.producer)
         return tuple(name for name in self.order if len(producers.get(name, ())) > 1)
 
+    @cached_property
+    def crowded(self) -> tuple[tuple[str, str, str, str], ...]:
+        """Pairs of prefetches that cannot share L2: tensor, its reader, a later tensor, its reader.
+
+        Together the two exceed L2, each has one reader, and the first reader is the second or an ancestor of it. If
+        both are prefetched, the second stays until after the first reader has ended, so it must not be there before.
+        """
+        large = sorted(t for t in self.prefetchable if len(self.graph.consumers[t]) == 1)
+        found = []
+        for one in large:
+            for other in large:
+                if one == other or self.l2_size[one] + self.l2_size[other] <= self.l2_capacity:
+                    continue
+                (first,), (second,) = self.graph.consumers[one], self.graph.consumers[other]
+                if first == second or first in self._related[second][0]:
+                    found.append((one, first, other, second))
+        return tuple(found)
+
     def moves_before(self, operator: str, before: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Prefetchable source -> candidates of which at most one is chosen and whose reading it from L2 puts its
         move before ``operator``'s kernel starts.

@@ -54,8 +54,12 @@ FAMILIES = (
     "traffic",
     "precedence",
     "cuts",
+    "crowding",
 )
-"""Constraint families that can be left out by name. The last four are redundant: they only sharpen the bound."""
+"""Constraint families that can be left out by name. The last five are redundant: they only sharpen the bound."""
+
+REDUNDANT = frozenset({"energy", "traffic", "precedence", "cuts", "crowding"})
+"""Families without which the optimum is the same."""
 
 Known = Mapping[int, int]
 """Values of variables by index, while a hint is being completed."""
@@ -105,6 +109,7 @@ class JointModel:
             ("traffic", self._bound_by_traffic),
             ("precedence", self._bound_by_precedence),
             ("cuts", self._bound_by_cuts),
+            ("crowding", self._bound_by_crowding),
         ):
             if family not in self.left_out:
                 build()
@@ -589,6 +594,13 @@ class JointModel:
         for u, v, between in facts.spans:
             if between and u is not None:
                 model.add(sum(self.group_phase[g] for g in between) <= self._span(u, v))
+
+    def _bound_by_crowding(self) -> None:
+        """Two prefetches that together exceed L2: the later reader's waits for the end of the earlier reader."""
+        for one, reader, other, _ in self.facts.crowded:
+            self.model.add(self.fill_start[other] >= self.end[reader]).only_enforce_if(
+                self.fill[one], self.fill[other]
+            )
 
     # ---------------------------------------------------------------- hints, and back to a schedule
 

@@ -153,6 +153,7 @@ class Relaxation:
             duration = pulp.LpVariable(f"d_{g}", lowBound=0)
             problem += duration >= least[g]
             problem += duration >= around + phases[g]
+            self._port_limit(problem, x, streams, g, duration)
             durations.append(duration)
         for t, variable in moved.items():
             for reader in facts.graph.consumers[t]:
@@ -170,6 +171,9 @@ class Relaxation:
             if after:
                 problem += end[v] + pulp.lpSum(phases[g] for g in after) <= latency
         if self.horizon_ns is not None:
+            for one, reader, other, second in facts.crowded:
+                slack = self.horizon_ns * (2 - moved[one] - moved[other])
+                problem += start[second] >= end[reader] + facts.move_ns(other) - slack
             self._last_on_channel(problem, x, streams, far, phases, start, end)
         for work in (phases, *(self._work(x, label) for label in SHARED.values())):
             for u, v, between in facts.spans:
@@ -178,6 +182,28 @@ class Relaxation:
                 holders = facts.instance.candidates_of
                 of_u = [] if u is None else [durations[g] for g in holders[u] if v is None or g not in holders[v]]
                 problem += pulp.lpSum(work[g] for g in between) + pulp.lpSum(of_u) + since <= until
+
+    def _port_limit(
+        self,
+        problem: pulp.LpProblem,
+        x: dict[tuple[int, int], pulp.LpVariable],
+        streams: dict[tuple[int, str], pulp.LpVariable],
+        g: int,
+        duration: pulp.LpVariable,
+    ) -> None:
+        """On few cores a stream takes as long as their ports need; counts for the implementation that is chosen."""
+        candidate = self.instance.candidates[g]
+        for i, way in enumerate(self.instance.implementations(candidate)):
+            if not way.cost.miss_ns_per_mib:
+                continue
+            drawn = {
+                t: self.facts.miss_ns(way.cost, self.facts.read_bytes(candidate, t))
+                for t in candidate.reads
+                if (g, t) in streams
+            }
+            fixed = way.cost.head_ns + way.cost.tail_ns
+            slack = (fixed + sum(drawn.values())) * (1 - x[g, i])
+            problem += duration >= fixed + pulp.lpSum(streams[g, t] * ns for t, ns in drawn.items()) - slack
 
     def _last_on_channel(
         self,

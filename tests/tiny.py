@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hypothesis import strategies as st
 
@@ -218,6 +219,7 @@ def tiny_graphs(draw: st.DrawFn, most: int = 4) -> Graph:
         if all(step[0] != "reduce" for step in steps):
             whats.append("reduce")
         what = draw(st.sampled_from(whats), label="what")
+        right = right if what == "add" else ""
         into = draw(st.sampled_from(("a", "b")), label="into") if what == "matmul" else width
         values.append((f"t{number}", into))
         steps.append((what, left, right, f"t{number}"))
@@ -273,3 +275,57 @@ def tiny_instances(draw: st.DrawFn, most: int = 4) -> Instance:
         link_startup_ns=200.0,
     )
     return trimmed(build_instance(graph, machine, max_group=3), ways=2, groups=3)
+
+
+@st.composite
+def priced_instances(draw: st.DrawFn, most: int = 4) -> Instance:
+    """Operators with prices drawn at random, in chains with branches, some of them fused in pairs.
+
+    Wilder than what the cost model yields: any demand for cores, rates and workspaces, ports slower than the channel.
+    """
+    count = draw(st.integers(2, most), label="operators")
+    sizes = st.integers(1, 9).map(lambda tens: 10 * tens)
+    tensors: dict[str, tuple[Role, int]] = {}
+    operators: list[Op] = []
+    for number in range(count):
+        kind = draw(st.sampled_from((KernelKind.CUBE, KernelKind.VECTOR, KernelKind.LINK)), label="kind")
+        earlier = [t for op in operators for t in op.writes]
+        reads = draw(st.lists(st.sampled_from(earlier), max_size=2, unique=True), label="reads") if earlier else []
+        if not reads or draw(st.booleans(), label="source"):
+            source = draw(st.sampled_from(("w", f"w{number}")), label="which")
+            tensors.setdefault(source, (Role.WEIGHT, draw(sizes)))
+            reads.append(source)
+        tensors[f"t{number}"] = (Role.OUTPUT, draw(sizes))
+        ways = tuple(draw(st.lists(_ways(kind), min_size=1, max_size=2), label="ways"))
+        operators.append(Op(f"o{number}", kind, tuple(reads), (f"t{number}",), ways))
+    read = {t for op in operators for t in op.reads}
+    for name, (role, size) in tensors.items():
+        if role is Role.OUTPUT and name in read and draw(st.booleans(), label="inner"):
+            tensors[name] = (Role.INTERMEDIATE, size)
+    total = sum(size for _, size in tensors.values())
+    share = draw(st.sampled_from((0.3, 0.5, 0.7, 1.0, 3.0)), label="share of the tensors that fits into L2")
+    machine = tiny_machine(l2_bytes=max(10, int(share * total)), move_startup_ns=draw(st.sampled_from((0.0, 15.0))))
+    pairs = [
+        (one.name, two.name)
+        for one, two in pairwise(operators)
+        if one.writes[0] in two.reads and KernelKind.LINK not in (one.kind, two.kind)
+    ]
+    chosen = draw(st.lists(st.sampled_from(pairs), max_size=2, unique=True), label="fused") if pairs else []
+    groups = [Fused(pair, KernelKind.MIX, (draw(_ways(KernelKind.MIX)),)) for pair in chosen]
+    return tiny_instance(machine, tensors, operators, groups)
+
+
+def _ways(kind: KernelKind) -> st.SearchStrategy[Way]:
+    """Prices of a kernel of some kind on two cube cores with two vector cores each."""
+    cube = st.integers(1, 2) if kind in (KernelKind.CUBE, KernelKind.MIX) else st.just(0)
+    return st.builds(
+        lambda aic, aiv, **rest: Way(aic=aic, aiv=2 * aic if kind is KernelKind.MIX else aiv, **rest),
+        aic=cube,
+        aiv=st.integers(1, 4) if kind is KernelKind.VECTOR else st.just(0),
+        busy=st.integers(1, 90),
+        head=st.integers(0, 20),
+        tail=st.integers(0, 20),
+        permille=st.just(0) if kind is KernelKind.LINK else st.sampled_from((0, 300, 600, 1000)),
+        workspace=st.sampled_from((0, 20, 60)) if kind is KernelKind.MIX else st.just(0),
+        miss_per_mib=st.sampled_from((0, 0, 2 * 2**20)),
+    )
