@@ -8,7 +8,7 @@ from functools import cached_property
 
 from instances.costs import explicit_move_ns, hbm_ns
 from instances.costs.terms import MIB, round_up
-from instances.graph import Role
+from instances.graph import Engine, Role
 from instances.instance import Instance
 from instances.kernels import Candidate, Cost, KernelKind
 from instances.machine import MemoryName
@@ -213,6 +213,17 @@ class Facts:
         return tuple(name for name in self.order if len(producers.get(name, ())) > 1)
 
     @cached_property
+    def parallel(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of cube operators of which neither depends on the other, at most :data:`SPAN` positions apart."""
+        cubes = [name for name in self.order if self.graph.operator[name].engine is Engine.CUBE]
+        return tuple(
+            (one, other)
+            for i, one in enumerate(cubes)
+            for other in cubes[i + 1 :]
+            if self.order[other] - self.order[one] <= SPAN and one not in self._related[other][0]
+        )
+
+    @cached_property
     def crowded(self) -> tuple[tuple[str, str, str, str], ...]:
         """Pairs of prefetches that cannot share L2: tensor, its reader, a later tensor, its reader.
 
@@ -247,6 +258,22 @@ class Facts:
                     found[t] = tuple(g for g in groups if t in self.instance.candidates[g].reads)
                     break
         return found
+
+    @cached_property
+    def serial_ns(self) -> int:
+        """A latency that is never needed: every operator alone in its slowest way, everything through HBM."""
+        total = 0
+        for candidate in self.instance.candidates:
+            if len(candidate.operators) == 1:
+                traffic = sum(self.read_ns(candidate, t) for t in candidate.reads)
+                traffic += sum(self.write_ns(t) for t in candidate.writes)
+                ways = self.instance.implementations(candidate)
+                total += traffic + max(
+                    way.cost.least_ns
+                    + sum(self.miss_ns(way.cost, self.read_bytes(candidate, t)) for t in candidate.reads)
+                    for way in ways
+                )
+        return total
 
     @cached_property
     def compulsory_ns(self) -> int:

@@ -61,7 +61,7 @@ class Relaxation:
             self._precedence(problem, latency, self._least(x))
         if argument == "relaxation":
             self._channel(problem, latency, x)
-        solver = pulp.HiGHS(msg=False, timeLimit=max(0.1, time_limit_s), threads=1, gapRel=0.0)
+        solver = pulp.HiGHS(msg=False, timeLimit=max(0.1, time_limit_s), threads=1, gapRel=0.0, presolve="off")
         problem.solve(solver)
         proven = float(problem.solverModel.getInfo().mip_dual_bound)
         return proven if math.isfinite(proven) else None
@@ -84,8 +84,7 @@ class Relaxation:
 
     def _work(self, x: dict[tuple[int, int], pulp.LpVariable], label: str) -> list[pulp.LpAffineExpression]:
         """Per candidate: least duration times the share of the resource it holds."""
-        machine = self.instance.machine
-        capacity = {"aic": machine.aic_count, "aiv": machine.aiv_count, "l2_permille": 1000}[label]
+        capacity = self._capacity(label)
         return [
             pulp.lpSum(
                 x[g, i] * (getattr(way.tiling, label) * way.cost.least_ns / capacity)
@@ -93,6 +92,21 @@ class Relaxation:
             )
             for g, candidate in enumerate(self.instance.candidates)
         ]
+
+    def _held(self, by_way: Sequence[Sequence[pulp.LpVariable]], label: str) -> list[pulp.LpAffineExpression]:
+        """Per candidate: actual duration times the share of the resource it holds."""
+        capacity = self._capacity(label)
+        return [
+            pulp.lpSum(
+                duration * (getattr(way.tiling, label) / capacity)
+                for duration, way in zip(parts, self.instance.implementations(candidate), strict=True)
+            )
+            for parts, candidate in zip(by_way, self.instance.candidates, strict=True)
+        ]
+
+    def _capacity(self, label: str) -> int:
+        machine = self.instance.machine
+        return {"aic": machine.aic_count, "aiv": machine.aiv_count, "l2_permille": 1000}[label]
 
     def _least(self, x: dict[tuple[int, int], pulp.LpVariable]) -> list[pulp.LpAffineExpression]:
         """Least duration of each candidate, everything in L2."""
@@ -132,8 +146,8 @@ class Relaxation:
         far: dict[tuple[int, str], pulp.LpVariable] = {}
         moved = {t: pulp.LpVariable(f"moved_{n}", cat=pulp.LpBinary) for n, t in enumerate(sorted(facts.prefetchable))}
         phases: list[pulp.LpAffineExpression] = []
-        durations: list[pulp.LpVariable] = []
-        least = self._least(x)
+        durations: list[pulp.LpAffineExpression] = []
+        by_way: list[list[pulp.LpVariable]] = []
         for g, candidate in enumerate(self.instance.candidates):
             ways = self.instance.implementations(candidate)
             y = pulp.lpSum(x[g, i] for i in range(len(ways)))
@@ -150,8 +164,12 @@ class Relaxation:
                 phase.append(streamed * facts.read_ns(candidate, t))
             phases.append(pulp.lpSum(phase))
             around = pulp.lpSum(x[g, i] * (way.cost.head_ns + way.cost.tail_ns) for i, way in enumerate(ways))
-            duration = pulp.LpVariable(f"d_{g}", lowBound=0)
-            problem += duration >= least[g]
+            parts = [pulp.LpVariable(f"d_{g}_{i}", lowBound=0) for i in range(len(ways))]
+            for i, way in enumerate(ways):
+                problem += parts[i] >= x[g, i] * way.cost.least_ns
+                problem += parts[i] <= x[g, i] * (self.horizon_ns or facts.serial_ns)
+            by_way.append(parts)
+            duration = pulp.lpSum(parts)
             problem += duration >= around + phases[g]
             self._port_limit(problem, x, streams, g, duration)
             durations.append(duration)
@@ -174,8 +192,10 @@ class Relaxation:
             for one, reader, other, second in facts.crowded:
                 slack = self.horizon_ns * (2 - moved[one] - moved[other])
                 problem += start[second] >= end[reader] + facts.move_ns(other) - slack
+            self._no_overlap(problem, x, start, end)
             self._last_on_channel(problem, x, streams, far, phases, start, end)
-        for work in (phases, *(self._work(x, label) for label in SHARED.values())):
+        held = [self._held(by_way, label) for label in SHARED.values()]
+        for work in (phases, *held):
             for u, v, between in facts.spans:
                 until = latency if v is None else start[v]
                 since = 0 if u is None else start[u]
@@ -183,13 +203,48 @@ class Relaxation:
                 of_u = [] if u is None else [durations[g] for g in holders[u] if v is None or g not in holders[v]]
                 problem += pulp.lpSum(work[g] for g in between) + pulp.lpSum(of_u) + since <= until
 
+    def _no_overlap(
+        self,
+        problem: pulp.LpProblem,
+        x: dict[tuple[int, int], pulp.LpVariable],
+        start: dict[str, pulp.LpVariable],
+        end: dict[str, pulp.LpAffineExpression],
+    ) -> None:
+        """Of two operators on different branches, one kernel ends before the other starts, or both fit side by side.
+
+        Demands on each shared resource add up to at most its capacity, unless an order is chosen or one kernel holds
+        both.
+        """
+        horizon = self.horizon_ns
+        assert horizon is not None
+        holders = self.facts.instance.candidates_of
+        for n, (one, other) in enumerate(self.facts.parallel):
+            first = pulp.LpVariable(f"first_{n}", cat=pulp.LpBinary)
+            second = pulp.LpVariable(f"second_{n}", cat=pulp.LpBinary)
+            both = [
+                x[g, i]
+                for g in set(holders[one]) & set(holders[other])
+                for i in range(len(self.instance.implementations(self.instance.candidates[g])))
+            ]
+            problem += start[other] >= end[one] - horizon * (1 - first)
+            problem += start[one] >= end[other] - horizon * (1 - second)
+            for label in SHARED.values():
+                capacity = self._capacity(label)
+                demand = [
+                    x[g, i] * (getattr(way.tiling, label) / capacity)
+                    for name in (one, other)
+                    for g in holders[name]
+                    for i, way in enumerate(self.instance.implementations(self.instance.candidates[g]))
+                ]
+                problem += pulp.lpSum(demand) <= 1 + first + second + pulp.lpSum(both)
+
     def _port_limit(
         self,
         problem: pulp.LpProblem,
         x: dict[tuple[int, int], pulp.LpVariable],
         streams: dict[tuple[int, str], pulp.LpVariable],
         g: int,
-        duration: pulp.LpVariable,
+        duration: pulp.LpAffineExpression,
     ) -> None:
         """On few cores a stream takes as long as their ports need; counts for the implementation that is chosen."""
         candidate = self.instance.candidates[g]

@@ -1,1 +1,54 @@
-"""placeholder"""
+"""Schedules of transformer kernels on Ascend chips, jointly optimised, replayed and bounded.
+
+>>> import opt
+>>> instance = opt.generate("gpt2", phase="decode", context=128, layers=1)
+>>> result = opt.solve(instance, time_limit=10)
+>>> opt.replay(instance, result.schedule).latency_ns == result.objective_ns
+True
+"""
+
+import time
+
+_STARTED = time.monotonic()  # the command line's clock, before the imports below take their time
+
+import logging  # noqa: E402
+from importlib import metadata  # noqa: E402
+
+from opt.api import (  # noqa: E402
+    generate,
+    load_instance,
+    load_schedule,
+    machines,
+    models,
+    report,
+    save,
+    solve,
+    solvers,
+    trace,
+)
+
+# After the sub-package of the same name is loaded: the attribute `opt.replay` is the function, and
+# `from opt.replay import ...` still finds the sub-package.
+from opt.replay import replay  # noqa: E402
+
+__all__ = [
+    "__version__",
+    "generate",
+    "load_instance",
+    "load_schedule",
+    "machines",
+    "models",
+    "replay",
+    "report",
+    "save",
+    "solve",
+    "solvers",
+    "trace",
+]
+
+try:
+    __version__ = metadata.version("tilewright")
+except metadata.PackageNotFoundError:  # run from a source tree
+    __version__ = "0+unknown"
+
+logging.getLogger("opt").addHandler(logging.NullHandler())

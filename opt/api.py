@@ -1,0 +1,421 @@
+"""The functions behind ``import opt``. Solvers, and with them OR-Tools, are imported on first use."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from instances.build import MAX_GROUP, build_instance
+from instances.catalogue import ModelConfig, load_model, model_names
+from instances.documents import first_problem, read_document, write_document
+from instances.errors import InputError, InvalidScheduleError, NoScheduleError
+from instances.generate import Phase, Precision, build_graph
+from instances.instance import Instance
+from instances.machine import Machine, load_machine, machine_names
+from instances.schedule import Schedule
+from opt.replay import Replay, replay
+from solvers.interface import Event, Options, Result
+from solvers.registry import REGISTRY, Entry, find_solver
+
+if TYPE_CHECKING:
+    from formulations.facts import Facts
+
+DEFAULT_MACHINE = "ascend910b2"
+"""The chip of an instance where none is named."""
+
+MOST_OPERATORS_IN_A_GROUP = 64
+"""Largest ``max_group``; no fusion rule comes near it."""
+
+MOST_WORKERS = 1024
+"""Largest number of threads; more would only swap."""
+
+REDUNDANT = ("energy", "traffic", "precedence", "cuts")
+"""Constraint families of the joint model that only sharpen its bound, where the model itself does not list them."""
+
+_log = logging.getLogger(__name__)
+
+
+def generate(
+    model: str | Path | ModelConfig,
+    *,
+    phase: Phase,
+    batch: int = 1,
+    tokens: int | None = None,
+    context: int | None = None,
+    layers: int | None = None,
+    tp: int = 1,
+    dtype: Precision = "bfloat16",
+    ends: bool | None = None,
+    max_group: int = MAX_GROUP,
+    machine: str | Path | Machine = DEFAULT_MACHINE,
+) -> Instance:
+    """An instance: a model's operators on one rank, with all legal kernels priced on a machine.
+
+    Parameters
+    ----------
+    model
+        Name in the catalogue (:func:`models`), path of a Hugging Face ``config.json``, or a configuration.
+    phase
+        ``"prefill"`` or ``"decode"``.
+    batch
+        Sequences.
+    tokens
+        New tokens per sequence. ``None``: 1 in decode, all positions of an encoder.
+    context
+        Positions attended to per sequence, the new ones included; decode wants it.
+    layers
+        How many blocks, from the first; ``None``: all.
+    tp
+        Ranks of tensor parallelism.
+    dtype
+        ``"bfloat16"``, ``"float16"`` or ``"w8a8"``.
+    ends
+        Whether embedding, final norm and head are there; ``None``: when all blocks are.
+    max_group
+        Largest number of operators in a kernel.
+    machine
+        Name of a chip (:func:`machines`), path of a machine file, or a machine.
+
+    Raises
+    ------
+    InputError
+        Where the request contradicts itself, the model or the catalogue.
+    InfeasibleError
+        Where the tensors exceed HBM or an operator fits nowhere.
+    """
+    config = model if isinstance(model, ModelConfig) else load_model(model)
+    chip = machine if isinstance(machine, Machine) else load_machine(str(machine))
+    if not 1 <= max_group <= MOST_OPERATORS_IN_A_GROUP:
+        raise InputError(
+            f"max_group {max_group} is not in 1 to {MOST_OPERATORS_IN_A_GROUP}; give the most operators in a kernel"
+        )
+    new = _new_tokens(config, phase) if tokens is None else tokens
+    try:
+        graph = build_graph(config, phase, batch, new, context, layers, tp, dtype, ends)
+    except ValidationError as error:
+        raise InputError(
+            f"{config.name}: {first_problem(error)}: the sizes asked for are out of range; lower batch, tokens or context"
+        ) from None
+    origin: dict[str, str | int | float | bool | None] = {
+        "model": config.name,
+        "phase": phase,
+        "batch": batch,
+        "tokens": new,
+        "context": context,
+        "layers": config.layers if layers is None else layers,
+        "tp": tp,
+        "dtype": dtype,
+        "ends": ends,
+        "max_group": max_group,
+        "machine": chip.name,
+    }
+    return build_instance(graph, chip, max_group, origin)
+
+
+def _new_tokens(config: ModelConfig, phase: str) -> int:
+    """Tokens per sequence where the caller names none."""
+    if phase == "decode":
+        return 1
+    if not config.causal and config.positions is not None:
+        return config.positions
+    raise InputError(f"prefill of {config.name} without tokens; give the new tokens per sequence")
+
+
+def solve(
+    instance: Instance,
+    time_limit: float = 60.0,
+    solver: str = "cpsat",
+    workers: int = 0,
+    seed: int = 0,
+    gap: float = 0.0,
+    warm_start: Schedule | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    *,
+    deterministic_limit: float | None = None,
+    leave_out: Iterable[str] = (),
+    log: Callable[[str], None] | None = None,
+    started: float | None = None,
+) -> Result:
+    """The best schedule found in time, with a proven bound; it has passed the replay.
+
+    Parameters
+    ----------
+    instance
+        The question.
+    time_limit
+        Seconds to the answer, model building included.
+    solver
+        One of :func:`solvers`.
+    workers
+        Threads of the search; 0 takes the CPUs that the process may use.
+    seed
+        Seed of the search.
+    gap
+        Stop when the relative gap is at most this.
+    warm_start
+        A valid schedule of the same instance; the answer is never worse.
+    on_event
+        Called with each improvement of objective or bound, from any thread.
+    deterministic_limit
+        Bound of the search in CP-SAT's deterministic time; with one worker and a seed the answer is the same on
+        every run.
+    leave_out
+        Redundant constraint families of the joint model to leave out.
+    log
+        Called with each line of the solver's own log.
+    started
+        ``time.monotonic()`` from which the time limit counts; ``None``: now.
+
+    Returns
+    -------
+    Result
+        ``.schedule``, ``.objective_ns``, ``.bound_ns``, ``.bound_by``, ``.gap``, ``.status`` and more.
+
+    Raises
+    ------
+    InputError
+        On an unknown solver, a limit that makes no sense, or a warm start from outside the candidates.
+    NoScheduleError
+        If there is no schedule within the limits.
+    InvalidScheduleError
+        If the warm start, or the solver's answer and that of its fallback, fail the replay.
+
+    Notes
+    -----
+    Where the answer of ``cpsat`` fails the replay, the greedy schedule takes its place beside the proven bound, and
+    a warning is logged: a compiler that embeds this is not left without a schedule.
+    """
+    return solve_and_replay(
+        instance,
+        time_limit=time_limit,
+        solver=solver,
+        workers=workers,
+        seed=seed,
+        gap=gap,
+        warm_start=warm_start,
+        on_event=on_event,
+        deterministic_limit=deterministic_limit,
+        leave_out=leave_out,
+        log=log,
+        started=started,
+    )[0]
+
+
+def solve_and_replay(
+    instance: Instance,
+    *,
+    time_limit: float,
+    solver: str,
+    workers: int = 0,
+    seed: int = 0,
+    gap: float = 0.0,
+    warm_start: Schedule | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    deterministic_limit: float | None = None,
+    leave_out: Iterable[str] = (),
+    log: Callable[[str], None] | None = None,
+    started: float | None = None,
+) -> tuple[Result, Replay]:
+    """:func:`solve`, with the replay that the answer has passed."""
+    entry = find_solver(solver)
+    _check_limits(time_limit, workers, seed, deterministic_limit)
+    options = Options(
+        time_limit_s=time_limit,
+        workers=workers,
+        seed=seed,
+        gap=gap,
+        warm_start=warm_start,
+        deterministic_limit=deterministic_limit,
+        leave_out=_redundant(leave_out),
+        on_event=on_event,
+        log=log,
+    )
+    if started is not None:
+        options = replace(options, started=started)
+    if warm_start is not None:
+        _check_warm_start(instance, warm_start)
+    try:
+        return _replayed(instance, entry, _answer(instance, entry, options), options)
+    except _Unsound as error:
+        if entry.fallback is None:
+            raise InvalidScheduleError(str(error)) from None
+        _log.warning("%s; falling back to the %s schedule", error, entry.fallback)
+        fallback = find_solver(entry.fallback)
+        return _replayed(instance, fallback, _fall_back(instance, options, error.result), options)
+    except NoScheduleError as error:
+        if entry.fallback is None:
+            raise
+        _log.warning("solver %r: %s; falling back to the %s schedule", entry.name, error, entry.fallback)
+        fallback = find_solver(entry.fallback)
+        return _replayed(instance, fallback, _fall_back(instance, options, None), options)
+
+
+class _Unsound(InvalidScheduleError):
+    """An answer that fails its replay."""
+
+    def __init__(self, message: str, result: Result) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def _answer(instance: Instance, entry: Entry, options: Options) -> Result:
+    """What the solver says, or the warm start beside the solver's bound where that is the faster one."""
+    result = entry.load()(instance, options)
+    warm = options.warm_start
+    if warm is None or warm.latency_ns >= result.objective_ns:
+        return result
+    return replace(result, schedule=_with_bounds(instance, warm, entry.name, result.bounds_ns))
+
+
+def _replayed(instance: Instance, entry: Entry, result: Result, options: Options) -> tuple[Result, Replay]:
+    """The result with its replay; :class:`_Unsound` where the two disagree."""
+    judged = replay(instance, result.schedule)
+    if judged.violations:
+        more = f" (and {len(judged.violations) - 1} more)" if len(judged.violations) > 1 else ""
+        raise _Unsound(f"the schedule of solver {entry.name!r} breaks a rule: {judged.violations[0]}{more}", result)
+    if judged.latency_ns != result.objective_ns:
+        raise _Unsound(
+            f"the schedule of solver {entry.name!r} says {result.objective_ns} ns, its replay {judged.latency_ns} ns",
+            result,
+        )
+    return replace(result, runtime_s=options.elapsed_s), judged
+
+
+def _fall_back(instance: Instance, options: Options, failed: Result | None) -> Result:
+    """The greedy schedule, or the warm start where that is faster, beside what bounds a failed result had proven."""
+    from formulations.facts import Facts
+    from solvers.bounds import analytic_bounds
+    from solvers.sequential import greedy_schedule
+
+    facts = Facts(instance)
+    bounds = dict(failed.bounds_ns) if failed else analytic_bounds(facts, min(5.0, options.remaining_s))
+    schedule = greedy_schedule(facts, bounds)
+    if options.warm_start is not None and options.warm_start.latency_ns < schedule.latency_ns:
+        schedule = options.warm_start
+    refuted = {argument: value for argument, value in bounds.items() if value > schedule.latency_ns}
+    if refuted:
+        _log.warning("bounds %s are above a schedule of %d ns and dropped", refuted, schedule.latency_ns)
+    bounds = {argument: value for argument, value in bounds.items() if argument not in refuted}
+    bounds = bounds or {"hbm_traffic": facts.compulsory_ns}
+    schedule = _with_bounds(instance, schedule, "greedy", bounds, facts)
+    events = failed.events if failed else ()
+    return Result(schedule, options.elapsed_s, options.worker_count, options.seed, events)
+
+
+def _with_bounds(
+    instance: Instance, schedule: Schedule, solver: str, bounds_ns: dict[str, int], facts: Facts | None = None
+) -> Schedule:
+    """A schedule with other bounds beside it."""
+    from formulations.facts import Facts
+    from solvers.bounds import prove
+
+    proof = prove(facts or Facts(instance), solver, schedule.latency_ns, bounds_ns)
+    return schedule.model_copy(update={"proof": proof}).sealed()
+
+
+def _check_limits(time_limit: float, workers: int, seed: int, deterministic_limit: float | None) -> None:
+    """What :class:`Options` leaves open, and what would overflow in the solver."""
+    if not math.isfinite(time_limit):
+        raise InputError(f"time limit {time_limit} is not a number of seconds; give the seconds you can spare")
+    if workers > MOST_WORKERS:
+        raise InputError(f"workers {workers} is above {MOST_WORKERS}; give a count, or 0 for all CPUs")
+    if not 0 <= seed < 2**31:
+        raise InputError(f"seed {seed} is not in 0 to {2**31 - 1}; give another")
+    if deterministic_limit is not None and not (math.isfinite(deterministic_limit) and deterministic_limit > 0):
+        raise InputError(f"deterministic limit {deterministic_limit} is not above zero; give a number such as 10")
+
+
+def _redundant(families: Iterable[str]) -> frozenset[str]:
+    """Constraint families by name, checked: without any other one the answer would be no schedule."""
+    wanted = frozenset(families)
+    if not wanted:
+        return wanted
+    from formulations import joint
+
+    known: tuple[str, ...] = tuple(getattr(joint, "REDUNDANT", REDUNDANT))
+    for family in sorted(wanted):
+        if family not in known:
+            raise InputError(f"constraint family {family!r} cannot be left out; choose from {', '.join(known)}")
+    return wanted
+
+
+def _check_warm_start(instance: Instance, schedule: Schedule) -> None:
+    """A warm start must be valid and within the candidates, which are what the bound speaks of."""
+    judged = replay(instance, schedule)
+    if judged.violations:
+        raise InvalidScheduleError(f"the warm start breaks a rule: {judged.violations[0]}")
+    tilings = {c.operators: [way.tiling for way in instance.implementations(c)] for c in instance.candidates}
+    for kernel in schedule.kernels:
+        if kernel.tiling not in tilings.get(kernel.operators, ()):
+            raise InputError(
+                f"the warm start runs {kernel.label} in a way that is not among the instance's candidates; "
+                "take a schedule of this very instance"
+            )
+
+
+def load_instance(path: str | Path) -> Instance:
+    """Read and check an instance; :class:`InputError` that names file, place and remedy where it is not one."""
+    return read_document(Instance, path)
+
+
+def load_schedule(path: str | Path) -> Schedule:
+    """Read a schedule; whether it is valid is for :func:`opt.replay` to say."""
+    return read_document(Schedule, path)
+
+
+def save(document: Instance | Schedule, path: str | Path) -> None:
+    """Write an instance or a schedule as JSON, whole or not at all."""
+    write_document(document, path)
+
+
+def models() -> tuple[str, ...]:
+    """Names of the model catalogue."""
+    return tuple(model_names())
+
+
+def machines() -> tuple[str, ...]:
+    """Names of the chips that come with the package."""
+    return tuple(machine_names())
+
+
+def solvers() -> tuple[str, ...]:
+    """Names of the solvers, the default first."""
+    return tuple(REGISTRY)
+
+
+def report(instance: Instance, schedule: Schedule, path: str | Path | None = None) -> str:
+    """A schedule as one HTML page that needs nothing else; also written to ``path`` where there is one.
+
+    Raises
+    ------
+    InputError
+        Where the schedule names what the instance does not have, or the file cannot be written.
+    """
+    from instances.documents import write_text
+    from reports.html import render_report
+
+    page = render_report(instance, schedule)
+    if path is not None:
+        write_text(path, page)
+    return page
+
+
+def trace(instance: Instance, schedule: Schedule, path: str | Path | None = None) -> dict[str, Any]:
+    """A schedule as a Chrome trace (Perfetto, MindStudio Insight); also written to ``path`` where there is one.
+
+    Raises
+    ------
+    InputError
+        Where the schedule names what the instance does not have, or the file cannot be written.
+    """
+    from reports.trace import chrome_trace, write_trace
+
+    if path is not None:
+        write_trace(instance, schedule, path)
+    return chrome_trace(instance, schedule)
