@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from instances.build import MAX_GROUP, build_instance
 from instances.catalogue import ModelConfig, load_model, model_names
 from instances.documents import first_problem, read_document, write_document
-from instances.errors import InputError, InvalidScheduleError, NoScheduleError
+from instances.errors import InputError, InvalidScheduleError, NoScheduleError, TilewrightError
 from instances.generate import Phase, Precision, build_graph
 from instances.instance import Instance
 from instances.machine import Machine, load_machine, machine_names
-from instances.schedule import Schedule
+from instances.schedule import Proof, Schedule, Status
 from opt.replay import Replay, replay
 from solvers.interface import Event, Options, Result
 from solvers.registry import REGISTRY, Entry, find_solver
-
-if TYPE_CHECKING:
-    from formulations.facts import Facts
 
 DEFAULT_MACHINE = "ascend910b2"
 """The chip of an instance where none is named."""
@@ -100,7 +98,7 @@ def generate(
         graph = build_graph(config, phase, batch, new, context, layers, tp, dtype, ends)
     except ValidationError as error:
         raise InputError(
-            f"{config.name}: {first_problem(error)}: the sizes asked for are out of range; lower batch, tokens or context"
+            f"{config.name}: {first_problem(error)}: a size is out of range; lower batch, tokens or context"
         ) from None
     origin: dict[str, str | int | float | bool | None] = {
         "model": config.name,
@@ -188,8 +186,8 @@ def solve(
 
     Notes
     -----
-    Where the answer of ``cpsat`` fails the replay, the greedy schedule takes its place beside the proven bound, and
-    a warning is logged: a compiler that embeds this is not left without a schedule.
+    Where ``cpsat`` gives up, or its answer fails the replay, the greedy schedule takes its place beside the bounds
+    proven until then, and a warning is logged: a compiler that embeds this is not left without a schedule.
     """
     return solve_and_replay(
         instance,
@@ -224,39 +222,35 @@ def solve_and_replay(
 ) -> tuple[Result, Replay]:
     """:func:`solve`, with the replay that the answer has passed."""
     entry = find_solver(solver)
-    _check_limits(time_limit, workers, seed, deterministic_limit)
-    options = Options(
-        time_limit_s=time_limit,
-        workers=workers,
-        seed=seed,
-        gap=gap,
+    options = replace(
+        make_options(time_limit, workers, seed, gap, deterministic_limit, started),
         warm_start=warm_start,
-        deterministic_limit=deterministic_limit,
         leave_out=_redundant(leave_out),
         on_event=on_event,
         log=log,
     )
-    if started is not None:
-        options = replace(options, started=started)
     if warm_start is not None:
         _check_warm_start(instance, warm_start)
     try:
         return _replayed(instance, entry, _answer(instance, entry, options), options)
-    except _Unsound as error:
+    except _UnsoundError as error:
         if entry.fallback is None:
             raise InvalidScheduleError(str(error)) from None
         _log.warning("%s; falling back to the %s schedule", error, entry.fallback)
         fallback = find_solver(entry.fallback)
-        return _replayed(instance, fallback, _fall_back(instance, options, error.result), options)
-    except NoScheduleError as error:
-        if entry.fallback is None:
+        return _replayed(instance, fallback, _fall_back(instance, fallback, options, error.result), options)
+    except Exception as error:
+        ours = isinstance(error, TilewrightError) and not isinstance(error, NoScheduleError)
+        if entry.fallback is None or ours:
             raise
-        _log.warning("solver %r: %s; falling back to the %s schedule", entry.name, error, entry.fallback)
+        reason = f"{type(error).__name__}: {error}"
+        _log.warning("solver %r gave up (%s); falling back to the %s schedule", entry.name, reason, entry.fallback)
+        _log.debug("where it gave up", exc_info=True)
         fallback = find_solver(entry.fallback)
-        return _replayed(instance, fallback, _fall_back(instance, options, None), options)
+        return _replayed(instance, fallback, _fall_back(instance, fallback, options, None), options)
 
 
-class _Unsound(InvalidScheduleError):
+class _UnsoundError(InvalidScheduleError):
     """An answer that fails its replay."""
 
     def __init__(self, message: str, result: Result) -> None:
@@ -270,57 +264,58 @@ def _answer(instance: Instance, entry: Entry, options: Options) -> Result:
     warm = options.warm_start
     if warm is None or warm.latency_ns >= result.objective_ns:
         return result
-    return replace(result, schedule=_with_bounds(instance, warm, entry.name, result.bounds_ns))
+    return replace(result, schedule=_with_bounds(warm, result.schedule.proof, result.bounds_ns))
 
 
 def _replayed(instance: Instance, entry: Entry, result: Result, options: Options) -> tuple[Result, Replay]:
-    """The result with its replay; :class:`_Unsound` where the two disagree."""
+    """The result with its replay; :class:`_UnsoundError` where the two disagree."""
     judged = replay(instance, result.schedule)
     if judged.violations:
         more = f" (and {len(judged.violations) - 1} more)" if len(judged.violations) > 1 else ""
-        raise _Unsound(f"the schedule of solver {entry.name!r} breaks a rule: {judged.violations[0]}{more}", result)
+        raise _UnsoundError(
+            f"the schedule of solver {entry.name!r} breaks a rule: {judged.violations[0]}{more}", result
+        )
     if judged.latency_ns != result.objective_ns:
-        raise _Unsound(
+        raise _UnsoundError(
             f"the schedule of solver {entry.name!r} says {result.objective_ns} ns, its replay {judged.latency_ns} ns",
             result,
         )
     return replace(result, runtime_s=options.elapsed_s), judged
 
 
-def _fall_back(instance: Instance, options: Options, failed: Result | None) -> Result:
-    """The greedy schedule, or the warm start where that is faster, beside what bounds a failed result had proven."""
-    from formulations.facts import Facts
-    from solvers.bounds import analytic_bounds
-    from solvers.sequential import greedy_schedule
-
-    facts = Facts(instance)
-    bounds = dict(failed.bounds_ns) if failed else analytic_bounds(facts, min(5.0, options.remaining_s))
-    schedule = greedy_schedule(facts, bounds)
-    if options.warm_start is not None and options.warm_start.latency_ns < schedule.latency_ns:
-        schedule = options.warm_start
-    refuted = {argument: value for argument, value in bounds.items() if value > schedule.latency_ns}
+def _fall_back(instance: Instance, entry: Entry, options: Options, failed: Result | None) -> Result:
+    """The fallback's schedule, or the warm start where that is faster, beside the bounds that were proven before."""
+    result = _answer(instance, entry, options)
+    if failed is None:
+        return result
+    bounds = {**failed.bounds_ns, **result.bounds_ns}
+    for argument, value in failed.bounds_ns.items():
+        bounds[argument] = max(value, bounds[argument])
+    refuted = sorted(argument for argument, value in bounds.items() if value > result.objective_ns)
     if refuted:
-        _log.warning("bounds %s are above a schedule of %d ns and dropped", refuted, schedule.latency_ns)
+        _log.warning("a schedule of %d ns refutes the bounds %s: dropped", result.objective_ns, ", ".join(refuted))
     bounds = {argument: value for argument, value in bounds.items() if argument not in refuted}
-    bounds = bounds or {"hbm_traffic": facts.compulsory_ns}
-    schedule = _with_bounds(instance, schedule, "greedy", bounds, facts)
-    events = failed.events if failed else ()
-    return Result(schedule, options.elapsed_s, options.worker_count, options.seed, events)
+    schedule = _with_bounds(result.schedule, result.schedule.proof, bounds or result.bounds_ns)
+    return replace(result, schedule=schedule, events=(*failed.events, *result.events))
 
 
-def _with_bounds(
-    instance: Instance, schedule: Schedule, solver: str, bounds_ns: dict[str, int], facts: Facts | None = None
-) -> Schedule:
-    """A schedule with other bounds beside it."""
-    from formulations.facts import Facts
-    from solvers.bounds import prove
-
-    proof = prove(facts or Facts(instance), solver, schedule.latency_ns, bounds_ns)
-    return schedule.model_copy(update={"proof": proof}).sealed()
+def _with_bounds(schedule: Schedule, proof: Proof, bounds_ns: dict[str, int]) -> Schedule:
+    """A schedule beside other bounds; solver and decision space as in ``proof``."""
+    best = max(bounds_ns, key=lambda argument: bounds_ns[argument])
+    status = Status.OPTIMAL if bounds_ns[best] == schedule.latency_ns else Status.FEASIBLE
+    update = {"status": status, "bound_ns": bounds_ns[best], "bound_by": best, "bounds_ns": bounds_ns}
+    return schedule.model_copy(update={"proof": proof.model_copy(update=update)}).sealed()
 
 
-def _check_limits(time_limit: float, workers: int, seed: int, deterministic_limit: float | None) -> None:
-    """What :class:`Options` leaves open, and what would overflow in the solver."""
+def make_options(
+    time_limit: float,
+    workers: int = 0,
+    seed: int = 0,
+    gap: float = 0.0,
+    deterministic_limit: float | None = None,
+    started: float | None = None,
+) -> Options:
+    """Options with every number checked; :class:`InputError` on one that makes no sense or would overflow."""
     if not math.isfinite(time_limit):
         raise InputError(f"time limit {time_limit} is not a number of seconds; give the seconds you can spare")
     if workers > MOST_WORKERS:
@@ -329,6 +324,14 @@ def _check_limits(time_limit: float, workers: int, seed: int, deterministic_limi
         raise InputError(f"seed {seed} is not in 0 to {2**31 - 1}; give another")
     if deterministic_limit is not None and not (math.isfinite(deterministic_limit) and deterministic_limit > 0):
         raise InputError(f"deterministic limit {deterministic_limit} is not above zero; give a number such as 10")
+    return Options(
+        time_limit_s=time_limit,
+        workers=workers,
+        seed=seed,
+        gap=gap,
+        deterministic_limit=deterministic_limit,
+        started=time.monotonic() if started is None else started,
+    )
 
 
 def _redundant(families: Iterable[str]) -> frozenset[str]:
@@ -338,7 +341,7 @@ def _redundant(families: Iterable[str]) -> frozenset[str]:
         return wanted
     from formulations import joint
 
-    known: tuple[str, ...] = tuple(getattr(joint, "REDUNDANT", REDUNDANT))
+    known: list[str] = sorted(getattr(joint, "REDUNDANT", REDUNDANT))
     for family in sorted(wanted):
         if family not in known:
             raise InputError(f"constraint family {family!r} cannot be left out; choose from {', '.join(known)}")

@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 
 from formulations.facts import Facts
-from formulations.relaxation import Relaxation
+from formulations.relaxation import SINGLE_ARGUMENTS, Relaxation
 from instances.schedule import Proof, Status
 
 
-def analytic_bounds(facts: Facts, time_limit_s: float = 20.0) -> dict[str, int]:
-    """Proven lower bounds of the latency (ns) by argument.
+def quick_bounds(facts: Facts, time_limit_s: float = 5.0) -> dict[str, int]:
+    """Proven lower bounds of the latency (ns) that take milliseconds, by argument.
 
-    ``hbm_traffic``: every source is read and every output written at least once over the one HBM channel. The
-    others come from the static relaxation; should it not be solved in time, the coarse critical path still stands.
+    ``hbm_traffic``: every source is read and every output written at least once over the one HBM channel. The work
+    on each shared resource and the critical path come from the relaxation, one argument at a time; should that not
+    be solved in time, the coarse critical path still stands.
     """
     bounds = {"hbm_traffic": facts.compulsory_ns, "critical_path": coarse_path_ns(facts)}
-    for argument, value in Relaxation(facts).bounds(time_limit_s).items():
-        bounds[argument] = max(value, bounds.get(argument, 0))
+    relaxation = Relaxation(facts)
+    for argument in SINGLE_ARGUMENTS:
+        value = relaxation.bound(argument, time_limit_s / len(SINGLE_ARGUMENTS))
+        bounds[argument] = max(value or 0, bounds.get(argument, 0))
     return bounds
+
+
+def relaxation_bound(facts: Facts, horizon_ns: int | None, time_limit_s: float) -> int:
+    """Proven lower bound (ns) by all arguments at once; 0 where nothing was proven in time."""
+    return Relaxation(facts, horizon_ns).bound("relaxation", time_limit_s) or 0
 
 
 def coarse_path_ns(facts: Facts) -> int:

@@ -47,7 +47,7 @@ from instances.errors import InputError, NoScheduleError
 from instances.instance import Instance
 from instances.kernels import Candidate, Cost, KernelKind, Tiling
 from instances.schedule import MoveKind, Source
-from solvers.bounds import analytic_bounds, prove
+from solvers.bounds import quick_bounds, prove
 from solvers.interface import Event, Options, Result
 from solvers.sequential import unfused_decisions
 
@@ -654,7 +654,7 @@ def solve_exhaustive(instance: Instance, options: Options) -> Result:
     """
     facts = Facts(instance)
     latency, decisions = optimum(instance)
-    bounds = {ARGUMENT: latency, **analytic_bounds(facts)}
+    bounds = {ARGUMENT: latency, **quick_bounds(facts)}
     schedule = build_schedule(facts, decisions, prove(facts, "exhaustive", latency, bounds))
     event = Event(options.elapsed_s, latency, schedule.proof.bound_ns, ARGUMENT)
     if options.on_event:

@@ -45,7 +45,7 @@ _ENTRIES = (
         "cpsat",
         "solvers.cpsat",
         "solve_cpsat",
-        "joint model of fusion, tiling, cores, L2 addresses, spills, prefetches and times; proves optimality",
+        "heuristics, then the joint model of fusion, tiling, cores, L2, spills, prefetches and times; proves bounds",
         "OR-Tools CP-SAT, https://developers.google.com/optimization/cp/cp_solver; model in formulations/joint.py",
         fallback="greedy",
     ),

@@ -16,7 +16,7 @@ from formulations.plan import Decisions, KernelChoice, ResidencyChoice, build_sc
 from instances.errors import NoScheduleError
 from instances.instance import Instance
 from instances.schedule import Schedule, Source
-from solvers.bounds import analytic_bounds, prove
+from solvers.bounds import prove, quick_bounds, relaxation_bound
 from solvers.interface import Event, Options, Result
 
 
@@ -32,8 +32,9 @@ def solve_greedy(instance: Instance, options: Options) -> Result:
 
 def _finish(instance: Instance, options: Options, name: str, decisions: Decisions) -> Result:
     facts = Facts(instance)
-    bounds = analytic_bounds(facts, min(20.0, options.remaining_s))
     latency = max(time_decisions(facts, decisions).end)
+    bounds = quick_bounds(facts, min(5.0, options.remaining_s))
+    bounds["relaxation"] = relaxation_bound(facts, None, min(5.0, options.remaining_s))
     schedule = build_schedule(facts, decisions, prove(facts, name, latency, bounds))
     event = Event(options.elapsed_s, schedule.latency_ns, schedule.proof.bound_ns, name)
     if options.on_event:

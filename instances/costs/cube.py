@@ -24,7 +24,7 @@ from instances.costs.terms import (
     total_work,
     vector_ns,
 )
-from instances.costs.vector import calls_per_tile, converted_elements
+from instances.costs.vector import calls_per_tile, converted_elements, extent_of
 from instances.fusion import Fusion
 from instances.graph import Access, DType, Graph, Operator
 from instances.kernels import KernelKind, Rule, Tiling
@@ -339,14 +339,10 @@ def _vector_tile_bytes(fusion: Fusion, blocks: Blocks, reads: bool) -> float:
     for access in _vector_accesses(fusion, reads):
         width = 1
         for loop in access.loops - rows:
-            width *= _extent(fusion, loop)
+            width *= extent_of(fusion, loop)
         height = blocks.m if access.loops & rows else 1
         total += height * min(width, blocks.n) * fusion.graph.tensor[access.tensor].dtype.size_bytes
     return total
-
-
-def _extent(fusion: Fusion, loop: str) -> int:
-    return next(operator.dims[loop] for operator in fusion.operators if loop in operator.dims)
 
 
 def _epilogue_chunk(fusion: Fusion, machine: Machine, blocks: Blocks, result: Draft, pairs: int) -> int:
@@ -354,7 +350,7 @@ def _epilogue_chunk(fusion: Fusion, machine: Machine, blocks: Blocks, result: Dr
     cube = fusion.cubes[0]
     columns = cube.writes[0].loops - cube.reads[0].loops
     whole = {loop for operator in fusion.vectors for loop in operator.whole}
-    row = math.prod(_extent(fusion, loop) for loop in whole & columns)
+    row = math.prod(extent_of(fusion, loop) for loop in whole & columns)
     if whole - columns or blocks.n0 % row:
         raise Misfit(f"tile along {'*'.join(sorted(whole))}, which must stay whole", 0)
     outside = [

@@ -54,30 +54,48 @@ def calls_per_tile(fusion: Fusion) -> int:
     return max(1, sum(len(operator.vector) for operator in fusion.vectors))
 
 
+def whole_loops(fusion: Fusion) -> tuple[str, ...]:
+    """The loop dimensions of a row, where a row may be cut into segments at all; else empty.
+
+    It may where rows and the dimensions that operators need whole are all there is.
+    """
+    whole = {loop for operator in fusion.operators for loop in operator.whole}
+    rows = set(row_loops(fusion))
+    if any(set(operator.dims) - rows - whole for operator in fusion.operators):
+        return ()
+    return tuple(sorted(whole))
+
+
 def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
-    """Price a vector kernel under a tiling; :class:`Misfit` where a tile exceeds UB."""
-    name = key(fusion)
-    if set(tiling.tile) != {name} or tiling.parts:
-        raise Misfit(f"tile along {name}", 0)
-    rows = row_count(fusion)
-    tile_rows = tiling.tile[name]
+    """Price a vector kernel under a tiling; :class:`Misfit` where a tile exceeds UB.
+
+    A row that is longer than UB is cut into segments, which takes two passes: one for what the row as a whole must
+    tell (its sum, its largest element), one to apply it. Loads and vector work then count twice, stores once.
+    """
+    along, across = key(fusion), "*".join(whole_loops(fusion))
+    if not {along} <= set(tiling.tile) <= {along, across} or tiling.parts:
+        raise Misfit(f"tile along {along}", 0)
+    rows, tile_rows = row_count(fusion), tiling.tile[along]
+    length = math.prod(extent_of(fusion, loop) for loop in whole_loops(fusion))
+    segment = tiling.tile.get(across, length) if across else 1
     tiles = -(-rows // tile_rows)
-    if tile_rows > rows or tiling.aiv < 1 or tiling.aiv > tiles:
-        raise Misfit(f"tile along {name}", 0)
+    cut = segment < length
+    if tile_rows > rows or segment > length or not 1 <= tiling.aiv <= tiles or (across in tiling.tile and not cut):
+        raise Misfit(f"tile along {along}", 0)
     if tiling.aic != cube_cores_held(machine, tiling.aiv):
         raise Misfit("cube cores of a vector kernel", 0)
-    mine = -(-tiles // tiling.aiv)  # tiles of the busiest core
+    segments, passes = -(-length // segment), 2 if cut else 1
     result = Draft(KernelKind.VECTOR, [], 0.0, tiling.aiv)
     loops = set(row_loops(fusion))
-    in_bytes, out_bytes = 0.0, 0.0
-    widest = 0.0
+    in_bytes, out_bytes, widest = 0.0, 0.0, 0.0
     for accesses, is_read in ((fusion.reads, True), (fusion.writes, False)):
         for number, access in enumerate(accesses):
             per_tile, per_row = _tile_bytes(fusion, access, loops, rows, tile_rows)
-            dtype = fusion.graph.tensor[access.tensor].dtype
-            widest = max(widest, per_row / dtype.size_bytes)
-            name = f"{'read' if is_read else 'write'}{number}"
-            result.need(name, MemoryName.UB, max(1, math.ceil(per_tile)), slots=2)
+            if cut and access.loops & set(whole_loops(fusion)):
+                per_tile, per_row = per_tile * segment / length, per_row * segment / length
+            widest = max(widest, per_row / fusion.graph.tensor[access.tensor].dtype.size_bytes)
+            label = f"{'read' if is_read else 'write'}{number}"
+            result.need(label, MemoryName.UB, max(1, math.ceil(per_tile)), slots=2)
             if is_read:
                 in_bytes += per_tile
             else:
@@ -88,16 +106,22 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     load = move_ns(machine, machine.path(MemoryName.L2, MemoryName.UB), in_bytes, len(fusion.reads))
     store = move_ns(machine, machine.path(MemoryName.UB, MemoryName.L2), out_bytes, len(fusion.writes))
     work = total_work(fusion.operators, converted_elements(fusion, (*fusion.reads, *fusion.writes)))
-    share = tile_rows / rows
+    share = tile_rows / rows / segments
     compute = vector_ns(machine, {c: e * share for c, e in work.items()}, calls_per_tile(fusion))
     filled = rows / (tiles * tile_rows)  # the last tile may be part empty
+    pieces = -(-tiles // tiling.aiv) * filled * segments  # of the busiest core, in one pass
     result.stages = [
-        Stage("mte2", load, load * mine * filled),
-        Stage("vector", compute, compute * mine * filled),
-        Stage("mte3", store, store * mine * filled),
+        Stage("mte2", load, load * pieces * passes),
+        Stage("vector", compute, compute * pieces * passes),
+        Stage("mte3", store, store * pieces),
     ]
-    result.l2_bytes = (in_bytes + out_bytes) * tiles * filled
+    result.l2_bytes = (in_bytes * passes + out_bytes) * tiles * filled * segments
     return result
+
+
+def extent_of(fusion: Fusion, loop: str) -> int:
+    """Extent of a loop dimension of a group."""
+    return next(operator.dims[loop] for operator in fusion.operators if loop in operator.dims)
 
 
 def _tile_bytes(fusion: Fusion, access: Access, loops: set[str], rows: int, tile_rows: int) -> tuple[float, float]:
@@ -136,3 +160,10 @@ def choices(fusion: Fusion, machine: Machine) -> Iterator[Tiling]:
         tiles = -(-rows // tile_rows)
         for cores in {min(machine.aiv_count, tiles), min(max(1, machine.aiv_count // 2), tiles)}:
             yield Tiling(tile={name: tile_rows}, aic=cube_cores_held(machine, cores), aiv=cores)
+    across = whole_loops(fusion)
+    length = math.prod(extent_of(fusion, loop) for loop in across)
+    for cores in {min(machine.aiv_count, rows), min(max(1, machine.aiv_count // 2), rows)}:
+        for segment in (size for size in (2048, 4096, 8192, 16384) if across and size < length):
+            yield Tiling(
+                tile={name: 1, "*".join(across): segment}, aic=cube_cores_held(machine, cores), aiv=cores
+            )

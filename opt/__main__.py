@@ -1,0 +1,5 @@
+"""``python -m opt`` is the ``tilewright`` command."""
+
+from opt.main import main
+
+main()

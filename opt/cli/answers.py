@@ -1,0 +1,114 @@
+"""The commands that look at a schedule: validate and report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from instances.errors import InvalidScheduleError
+from instances.schedule import Schedule
+from opt import api
+from opt.cli.app import app
+from opt.cli.display import microseconds, percent, show_lines, size
+from opt.cli.files import check_outputs
+from opt.cli.solving import InstancePath
+from opt.replay import Replay, replay
+
+SchedulePath = Annotated[Path, typer.Argument(metavar="SCHEDULE", help="Schedule file.")]
+
+
+@app.command()
+def validate(
+    path: InstancePath,
+    schedule: SchedulePath,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Replay a schedule and list every rule it breaks.
+
+    \b
+    Example:
+      tilewright validate layer.json schedule.json
+    """
+    instance = api.load_instance(path)
+    claim = api.load_schedule(schedule)
+    judged = replay(instance, claim)
+    if as_json:
+        typer.echo(json.dumps(_verdict(claim, judged)))
+    elif judged.valid:
+        show_lines(_facts(claim, judged), err=False)
+    else:
+        for violation in judged.violations:
+            typer.echo(str(violation))
+    _require_valid(schedule, judged)
+
+
+def _require_valid(path: Path, judged: Replay) -> None:
+    if judged.violations:
+        count = len(judged.violations)
+        rules = ", ".join(sorted({violation.rule for violation in judged.violations}))
+        raise InvalidScheduleError(
+            f"{path}: is invalid, {count} violation{'s' * (count > 1)} of {rules}; solve the instance anew"
+        )
+
+
+def _facts(schedule: Schedule, judged: Replay) -> list[tuple[str, str]]:
+    proof = schedule.proof
+    return [
+        ("verdict", "valid: no rule is broken"),
+        (
+            "latency",
+            f"{judged.latency_ns} ns ({microseconds(judged.latency_ns)} us) by replay, the integer the schedule states",
+        ),
+        ("bound", f"{proof.bound_ns} ns by {proof.bound_by}, gap {percent(schedule.gap)}, {proof.status.value}"),
+        ("traffic", f"{judged.hbm_bytes} bytes over HBM, at most {judged.l2_peak_bytes} bytes in L2"),
+        ("schedule", f"{len(schedule.kernels)} kernels, {len(schedule.moves)} moves, by {proof.solver}"),
+    ]
+
+
+def _verdict(schedule: Schedule, judged: Replay) -> dict[str, object]:
+    proof = schedule.proof
+    return {
+        "valid": judged.valid,
+        "status": proof.status.value,
+        "objective": schedule.latency_ns,
+        "replayed_ns": judged.latency_ns,
+        "bound": proof.bound_ns,
+        "bound_by": proof.bound_by,
+        "bounds": proof.bounds_ns,
+        "gap": schedule.gap,
+        "solver": proof.solver,
+        "covers": proof.covers,
+        "kernels": len(schedule.kernels),
+        "moves": len(schedule.moves),
+        "hbm_bytes": judged.hbm_bytes,
+        "l2_peak_bytes": judged.l2_peak_bytes,
+        "violations": [asdict(violation) for violation in judged.violations],
+    }
+
+
+@app.command()
+def report(
+    path: InstancePath,
+    schedule: SchedulePath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
+    trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
+) -> None:
+    """Write a schedule as one self-contained HTML page.
+
+    \b
+    Example:
+      tilewright report layer.json schedule.json -o report.html --trace trace.json
+    """
+    check_outputs([output, trace], [path, schedule])
+    instance = api.load_instance(path)
+    answer = api.load_schedule(schedule)
+    _require_valid(schedule, replay(instance, answer))
+    api.report(instance, answer, output)
+    if trace is not None:
+        api.trace(instance, answer, trace)
+    written = [file for file in (output, trace) if file is not None]
+    show_lines([("file", f"{file}, {size(file.stat().st_size)}") for file in written], err=True)

@@ -1,0 +1,130 @@
+"""The command that searches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from instances.instance import Instance
+from opt import api
+from opt.cli.app import app
+from opt.cli.display import microseconds, percent, show_lines
+from opt.cli.files import check_outputs
+from opt.cli.progress import live_progress
+from opt.replay import Replay
+from solvers.interface import Result
+from solvers.registry import find_solver
+
+InstancePath = Annotated[Path, typer.Argument(metavar="PATH", help="Instance file.")]
+TimeLimit = Annotated[float, typer.Option(help="Seconds from the start of the process to the answer.")]
+Workers = Annotated[int, typer.Option(help="Threads of the search; 0 takes all CPUs.")]
+Seed = Annotated[int, typer.Option(help="Seed of the search.")]
+
+
+@app.command()
+def solve(
+    context: typer.Context,
+    path: InstancePath,
+    solver: Annotated[str, typer.Option(help="Name; see 'tilewright solvers'.")] = "cpsat",
+    time_limit: TimeLimit = 60.0,
+    workers: Workers = 0,
+    seed: Seed = 0,
+    gap: Annotated[float, typer.Option(help="Stop at this relative gap, such as 0.01.")] = 0.0,
+    warm_start: Annotated[Path | None, typer.Option(help="Schedule file to start from.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Schedule file to write.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="The solver's log on stderr.")] = False,
+    deterministic_limit: Annotated[
+        float | None, typer.Option(help="Limit in CP-SAT's deterministic time; with --workers 1 runs repeat exactly.")
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(metavar="FAMILY", help="Redundant constraint family to leave out; repeatable.")
+    ] = None,
+) -> None:
+    """Find the fastest schedule, with a proven bound.
+
+    \b
+    Example:
+      tilewright solve layer.json --time-limit 60 -o schedule.json --trace trace.json
+    """
+    started = float(context.obj)
+    find_solver(solver)
+    check_outputs([output, trace], [path, warm_start])
+    instance = api.load_instance(path)
+    warm = None if warm_start is None else api.load_schedule(warm_start)
+    with live_progress(not (quiet or verbose), started) as listener:
+        result, judged = api.solve_and_replay(
+            instance,
+            time_limit=time_limit,
+            solver=solver,
+            workers=workers,
+            seed=seed,
+            gap=gap,
+            warm_start=warm,
+            on_event=listener,
+            deterministic_limit=deterministic_limit,
+            leave_out=leave_out or (),
+            log=_log if verbose else None,
+            started=started,
+        )
+    if output is not None:
+        api.save(result.schedule, output)
+    if trace is not None:
+        api.trace(instance, result.schedule, trace)
+    if not quiet:
+        show_lines(summary(instance, result, judged, output), err=True)
+    if as_json:
+        typer.echo(json.dumps(answer(instance, result, judged)))
+
+
+def _log(line: str) -> None:
+    typer.echo(line.rstrip("\n"), err=True)
+
+
+def summary(instance: Instance, result: Result, judged: Replay, output: Path | None) -> list[tuple[str, str]]:
+    """A result in a few lines."""
+    schedule = result.schedule
+    others = ", ".join(f"{argument} {value}" for argument, value in sorted(result.bounds_ns.items(), key=_by_value))
+    written = "" if output is None else f", written to {output}"
+    return [
+        ("instance", instance.name),
+        ("latency", f"{result.objective_ns} ns ({microseconds(result.objective_ns)} us) by {result.solver}"),
+        ("bound", f"{result.bound_ns} ns by {result.bound_by}, gap {percent(result.gap)}, {result.status.value}"),
+        ("bounds", others),
+        ("covers", result.covers),
+        ("replayed", f"{judged.latency_ns} ns, the same integer"),
+        ("schedule", f"{len(schedule.kernels)} kernels, {len(schedule.moves)} moves{written}"),
+        ("time", f"{result.runtime_s:.2f} s, {result.workers} workers, seed {result.seed}"),
+    ]
+
+
+def _by_value(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
+
+
+def answer(instance: Instance, result: Result, judged: Replay) -> dict[str, object]:
+    """A result as other programs read it; times in ns but for ``runtime_s``."""
+    return {
+        "status": result.status.value,
+        "objective": result.objective_ns,
+        "bound": result.bound_ns,
+        "bound_by": result.bound_by,
+        "bounds": result.bounds_ns,
+        "gap": result.gap,
+        "runtime_s": round(result.runtime_s, 3),
+        "solver": result.solver,
+        "workers": result.workers,
+        "seed": result.seed,
+        "covers": result.covers,
+        "kernels": len(result.schedule.kernels),
+        "moves": len(result.schedule.moves),
+        "replayed_ns": judged.latency_ns,
+        "hbm_bytes": judged.hbm_bytes,
+        "l2_peak_bytes": judged.l2_peak_bytes,
+        "instance": instance.name,
+    }
