@@ -13,7 +13,6 @@ from instances.instance import Instance
 from instances.kernels import Candidate, Cost, KernelKind
 from instances.machine import MemoryName
 
-
 SPAN = 16
 """Operators at most this far apart in topological order get a constraint on the work between them."""
 

@@ -22,26 +22,27 @@ variable             meaning                                                    
 ``C``                end of the last activity                                              ns
 ==================== ===================================================================== ================
 
-Three formulations were tried. (1) One optional interval per implementation, with its own times: five to ten times
-the intervals, and the cumulative constraints dominate the solving time without a better bound. (2) Times per group,
-linked by precedences between all pairs of groups that share a tensor: quadratic in the groups. (3) This one, times
-per operator: the number of intervals is the number of operators, whatever the number of candidates. The
-cumulative constraints then see demands as variables, which weakens their linear relaxation; the explicit energy,
-traffic and path constraints make up for it, since they sum over the implementations.
+Times per operator keep the number of intervals at the number of operators, whatever the number of candidates. The
+other form tried gives each implementation an optional interval of its own with a constant demand, on the same times:
+seven times the intervals, and over two instances (decode layers of Llama-3-8B and of Qwen3-32B on 8 chips, 910B2) and
+two seeds of 20 s it never found a better schedule and found a worse one three times in four, by up to 0.3 %.
+
+The linear relaxation inside CP-SAT does not get far with variable demands and conditional precedence: without help
+its bound stays at about 60 % of the optimum. The redundant families (energy, traffic, precedence, cuts, crowding)
+carry what ``formulations.relaxation`` proves into the propagation; the proof itself is mostly that programme's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 
 from ortools.sat.python import cp_model
 
+from formulations import joint_bounds
 from formulations.facts import Facts
-from formulations.plan import Decisions, KernelChoice, MoveChoice, ResidencyChoice
 from instances.instance import Instance
 from instances.kernels import KernelKind
-from instances.schedule import MoveKind, Schedule, Source
 
 FAMILIES = (
     "cores",
@@ -61,11 +62,11 @@ FAMILIES = (
 REDUNDANT = frozenset({"energy", "traffic", "precedence", "cuts", "crowding"})
 """Families without which the optimum is the same."""
 
+Linear = cp_model.LinearExpr | int
+"""A variable, a linear expression or a constant."""
+
 Known = Mapping[int, int]
 """Values of variables by index, while a hint is being completed."""
-
-Value = Callable[[cp_model.IntVar], int]
-"""Value of a variable in a solution."""
 
 
 class JointModel:
@@ -90,7 +91,10 @@ class JointModel:
         if unknown:
             raise ValueError(f"unknown constraint families {sorted(unknown)}; choose from {FAMILIES}")
         self.model = cp_model.CpModel()
-        self._derived: list[tuple[cp_model.IntVar, Callable[[Known], int]]] = []
+        self.derived: list[tuple[cp_model.IntVar, Callable[[Known], int]]] = []
+        self.block_end: dict[tuple[str, str], cp_model.IntVar] = {}
+        self.block_flag: dict[tuple[str, str], cp_model.IntVar] = {}
+        self.address: dict[tuple[str, str], cp_model.IntVar] = {}
         self._choose_groups()
         self._place_in_time()
         self._route_tensors()
@@ -105,11 +109,11 @@ class JointModel:
             ("link", self._share_link),
             ("l2_capacity", self._fit_l2),
             ("addresses", self._place_addresses),
-            ("energy", self._bound_by_energy),
-            ("traffic", self._bound_by_traffic),
-            ("precedence", self._bound_by_precedence),
-            ("cuts", self._bound_by_cuts),
-            ("crowding", self._bound_by_crowding),
+            ("energy", partial(joint_bounds.bound_by_energy, self)),
+            ("traffic", partial(joint_bounds.bound_by_traffic, self)),
+            ("precedence", partial(joint_bounds.bound_by_precedence, self)),
+            ("cuts", partial(joint_bounds.bound_by_cuts, self)),
+            ("crowding", partial(joint_bounds.bound_by_crowding, self)),
         ):
             if family not in self.left_out:
                 build()
@@ -125,7 +129,7 @@ class JointModel:
 
     def _follow(self, variable: cp_model.IntVar, rule: Callable[[Known], int]) -> cp_model.IntVar:
         """Remember how an auxiliary variable follows from earlier ones, so that hints are complete."""
-        self._derived.append((variable, rule))
+        self.derived.append((variable, rule))
         return variable
 
     def _choose_groups(self) -> None:
@@ -204,7 +208,7 @@ class JointModel:
                 writers.setdefault(t, []).append(g)
                 self.back[g, t] = self._bool(f"back[{g},{t}]")
                 model.add_implication(self.back[g, t], self.y[g])
-        self._readers = readers
+        self.readers = readers
         for t in facts.made:
             handed_on = sum(self.y[g] for g in writers.get(t, []))
             written = sum(self.back[g, t] for g in writers.get(t, []))
@@ -226,9 +230,9 @@ class JointModel:
     def _size_phases(self) -> None:
         """L[o] = channel time of what the kernel carried by o streams and writes back; phase within the body."""
         facts, model = self.facts, self.model
-        terms: dict[str, list[cp_model.LinearExprT]] = {name: [] for name in facts.order}
+        terms: dict[str, list[Linear]] = {name: [] for name in facts.order}
         flags: dict[str, list[cp_model.IntVar]] = {name: [] for name in facts.order}
-        self.group_phase: list[cp_model.LinearExprT] = []
+        self.group_phase: list[Linear] = []
         for g, candidate in enumerate(self.instance.candidates):
             parts = [(self.stream[g, t], facts.read_ns(candidate, t)) for t in candidate.reads]
             parts += [(self.back[g, t], facts.write_ns(t)) for t in candidate.writes]
@@ -253,8 +257,8 @@ class JointModel:
     def _size_kernels(self) -> None:
         """d[g] >= head + max(busy, phase, port time) + tail, and the phase starts after the head, ends by the tail."""
         model, facts = self.model, self.facts
-        heads: dict[str, list[cp_model.LinearExprT]] = {name: [] for name in facts.order}
-        tails: dict[str, list[cp_model.LinearExprT]] = {name: [] for name in facts.order}
+        heads: dict[str, list[Linear]] = {name: [] for name in facts.order}
+        tails: dict[str, list[Linear]] = {name: [] for name in facts.order}
         for g, candidate in enumerate(self.instance.candidates):
             ways = self.instance.implementations(candidate)
             least = sum(self.x[g, i] * way.cost.least_ns for i, way in enumerate(ways))
@@ -310,11 +314,11 @@ class JointModel:
                 model.add(begin >= self.end[graph.producer[t]]).only_enforce_if(fill)
             if t in self.spill:
                 model.add(begin >= self.spill_start[t] + facts.move_ns(t)).only_enforce_if(fill, self.spill[t])
-            for g in self._readers.get(t, []):
+            for g in self.readers.get(t, []):
                 first = self.instance.candidates[g].operators[0]
                 model.add(self.start[first] >= begin + facts.move_ns(t)).only_enforce_if(self.far[g, t])
         for t, spill in self.spill.items():
-            for g in self._readers.get(t, []):
+            for g in self.readers.get(t, []):
                 first = self.instance.candidates[g].operators[0]
                 model.add(self.start[first] >= self.spill_start[t] + facts.move_ns(t)).only_enforce_if(
                     spill, self.stream[g, t]
@@ -346,11 +350,11 @@ class JointModel:
             )
         return found
 
-    def _demand(self, name: str, label: str, amounts: dict[tuple[int, int], int]) -> cp_model.LinearExprT:
-        """What the kernel carried by an operator asks of a resource: sum of x[g,i] times its amount."""
+    def _demand(self, name: str, label: str, amounts: dict[tuple[int, int], int]) -> cp_model.IntVar | None:
+        """What the kernel carried by an operator asks of a resource: sum of x[g,i] times its amount, if any."""
         wanted = {key: amount for key, amount in amounts.items() if amount}
         if not wanted:
-            return 0
+            return None
         values = sorted({0, *wanted.values()})
         demand = self.model.new_int_var_from_domain(cp_model.Domain.from_values(values), f"{label}[{name}]")
         self.model.add(demand == sum(self.x[key] * amount for key, amount in wanted.items()))
@@ -366,7 +370,7 @@ class JointModel:
                 for i, way in enumerate(self.instance.implementations(self.instance.candidates[g]))
             }
             demand = self._demand(name, label, amounts)
-            if not isinstance(demand, int):
+            if demand is not None:
                 intervals.append(self.kernel_interval[name])
                 demands.append(demand)
         if intervals:
@@ -415,7 +419,7 @@ class JointModel:
     # ---------------------------------------------------------------- L2
 
     @cached_property
-    def l2_blocks(self) -> dict[tuple[str, str], tuple[cp_model.IntervalVar, cp_model.LinearExprT]]:
+    def l2_blocks(self) -> dict[tuple[str, str], tuple[cp_model.IntervalVar, cp_model.IntVar | int]]:
         """What may lie in L2: (kind, name) -> (optional interval in time, bytes in units of the alignment).
 
         ``near``: from the producer's start to the end of the last reader (and of the spill). ``far``: from the
@@ -423,9 +427,7 @@ class JointModel:
         """
         model, facts, graph = self.model, self.facts, self.instance.graph
         unit = facts.l2_unit
-        blocks: dict[tuple[str, str], tuple[cp_model.IntervalVar, cp_model.LinearExprT]] = {}
-        self.block_end: dict[tuple[str, str], cp_model.IntVar] = {}
-        self.block_flag: dict[tuple[str, str], cp_model.IntVar] = {}
+        blocks: dict[tuple[str, str], tuple[cp_model.IntervalVar, cp_model.IntVar | int]] = {}
 
         def add(kind: str, t: str, begin: cp_model.IntVar, flag: cp_model.IntVar) -> cp_model.IntVar:
             end = self.block_end[kind, t] = self._time(f"{kind}_end[{t}]")
@@ -443,12 +445,12 @@ class JointModel:
             end = add("near", t, self.start[maker], keep)
             model.add(end >= self.end[maker]).only_enforce_if(keep)
             model.add(end >= self.spill_start[t] + facts.move_ns(t)).only_enforce_if(self.spill[t])
-            for g in self._readers.get(t, []):
+            for g in self.readers.get(t, []):
                 reader = self.instance.candidates[g].operators[0]
                 model.add(end >= self.end[reader]).only_enforce_if(self.near[g, t])
         for t, fill in self.fill.items():
             end = add("far", t, self.fill_start[t], fill)
-            for g in self._readers.get(t, []):
+            for g in self.readers.get(t, []):
                 reader = self.instance.candidates[g].operators[0]
                 model.add(end >= self.end[reader]).only_enforce_if(self.far[g, t])
         for name, groups in self._carried.items():
@@ -458,7 +460,7 @@ class JointModel:
                 for i, way in enumerate(self.instance.implementations(self.instance.candidates[g]))
             }
             demand = self._demand(name, "workspace", amounts)
-            if isinstance(demand, int):
+            if demand is None:
                 continue
             flag = self._bool(f"work[{name}]")
             users = [self.x[key] for key, amount in amounts.items() if amount]
@@ -466,9 +468,7 @@ class JointModel:
             self._follow(flag, _any(users))
             length = self._follow(self._time(f"work_length[{name}]"), _difference(self.end[name], self.start[name]))
             model.add(length == self.end[name] - self.start[name])
-            interval = model.new_optional_interval_var(
-                self.start[name], length, self.end[name], flag, f"work[{name}]"
-            )
+            interval = model.new_optional_interval_var(self.start[name], length, self.end[name], flag, f"work[{name}]")
             blocks["work", name] = (interval, demand)
             self.block_flag["work", name] = flag
         return blocks
@@ -482,7 +482,6 @@ class JointModel:
     def _place_addresses(self) -> None:
         """No two blocks overlap in address x time."""
         capacity = self.facts.l2_capacity // self.facts.l2_unit
-        self.address: dict[tuple[str, str], cp_model.IntVar] = {}
         across, along = [], []
         for key, (interval, size) in self.l2_blocks.items():
             kind, name = key
@@ -500,236 +499,6 @@ class JointModel:
             across.append(interval)
             along.append(span)
         self.model.add_no_overlap_2d(across, along)
-
-    # ---------------------------------------------------------------- redundant, for the bound
-
-    def _span(self, u: str | None, v: str | None) -> cp_model.LinearExprT:
-        """Time from the end of u's kernel to the start of v's; 0 if one kernel holds both."""
-        until = self.latency if v is None else self.start[v]
-        if u is None:
-            return until
-        holders = self.instance.candidates_of
-        of_u = [self.duration[g] for g in holders[u] if v is None or g not in holders[v]]
-        return until - self.start[u] - sum(of_u)
-
-    def _bound_by_energy(self) -> None:
-        """Capacity times the span between any u and v >= work of the kernels that run wholly between them.
-
-        For cube cores, vector cores and L2 rate, with least durations by implementation; over the whole schedule
-        with actual durations times the group's least demand as well. Collectives likewise on the link.
-        """
-        machine, model = self.instance.machine, self.model
-        for label, capacity in (
-            ("aic", machine.aic_count),
-            ("aiv", machine.aiv_count),
-            ("l2_permille", 1000),
-        ):
-            work: list[list[cp_model.LinearExprT]] = []
-            stretched: list[cp_model.LinearExprT] = []
-            for g, candidate in enumerate(self.instance.candidates):
-                ways = self.instance.implementations(candidate)
-                amounts = [getattr(way.tiling, label) for way in ways]
-                work.append(
-                    [self.x[g, i] * (amount * ways[i].cost.least_ns) for i, amount in enumerate(amounts) if amount]
-                )
-                if min(amounts):
-                    stretched.append(self.duration[g] * min(amounts))
-            for u, v, between in self.facts.spans:
-                energy = [term for g in between for term in work[g]]
-                if energy:
-                    model.add(sum(energy) <= capacity * self._span(u, v))
-            if stretched:
-                model.add(sum(stretched) <= capacity * self.latency)
-        linked = [
-            self.duration[g]
-            for g, candidate in enumerate(self.instance.candidates)
-            if self.facts.kind(candidate) is KernelKind.LINK
-        ]
-        if linked:
-            model.add(sum(linked) <= self.latency)
-
-    def _bound_by_traffic(self) -> None:
-        """C >= all phases and moves on the channel; every reader of a source streams it or has it moved."""
-        facts = self.facts
-        moves = [flag * facts.move_ns(t) for t, flag in (*self.spill.items(), *self.fill.items())]
-        self.model.add(sum(self.phase_length.values()) + sum(moves) <= self.latency)
-        for t in facts.sources:
-            for reader in facts.graph.consumers[t]:
-                ways = [self.stream[g, t] for g in self.instance.candidates_of[reader] if (g, t) in self.stream]
-                if t in self.fill:
-                    ways.append(self.fill[t])
-                self.model.add(sum(ways) >= 1)
-
-    def _bound_by_precedence(self) -> None:
-        """Along an edge from p to c, without a big constant:
-
-        ``S[c] >= S[p] + sum of d[g] over g that hold p and not c``, and
-        ``E[c] >= E[p] + sum of d[g] over g that hold c and not p``.
-        If one kernel holds both, the sums are 0 and the times equal. Chained along a path, each kernel that meets
-        the path counts once.
-        """
-        facts, model = self.facts, self.model
-        holders = {name: set(groups) for name, groups in self.instance.candidates_of.items()}
-        for p, c in dict.fromkeys((edge.producer, edge.consumer) for edge in facts.edges):
-            leaving = sum(self.duration[g] for g in sorted(holders[p] - holders[c]))
-            entering = sum(self.duration[g] for g in sorted(holders[c] - holders[p]))
-            model.add(self.start[c] >= self.start[p] + leaving)
-            model.add(self.end[c] >= self.end[p] + entering)
-
-    def _bound_by_cuts(self) -> None:
-        """What the channel must do before each operator v and between any u and v.
-
-        Before ``S[v]``: the phases of all kernels that hold an ancestor of v and not v, and the moves that these
-        kernels or v's own read from. Between u and v (or the end): the phases of all kernels wholly between them.
-        """
-        facts, model = self.facts, self.model
-        for v, (before, _) in facts.cuts.items():
-            moved = [
-                self.far[g, t] * facts.move_ns(t)
-                for t, groups in facts.moves_before(v, before).items()
-                for g in groups
-                if (g, t) in self.far
-            ]
-            model.add(sum(self.group_phase[g] for g in before) + sum(moved) <= self.start[v])
-        for u, v, between in facts.spans:
-            if between and u is not None:
-                model.add(sum(self.group_phase[g] for g in between) <= self._span(u, v))
-
-    def _bound_by_crowding(self) -> None:
-        """Two prefetches that together exceed L2: the later reader's waits for the end of the earlier reader."""
-        for one, reader, other, _ in self.facts.crowded:
-            self.model.add(self.fill_start[other] >= self.end[reader]).only_enforce_if(
-                self.fill[one], self.fill[other]
-            )
-
-    # ---------------------------------------------------------------- hints, and back to a schedule
-
-    def hint(self, schedule: Schedule) -> None:
-        """Hint every variable with its value in a schedule of this instance.
-
-        Raises :class:`ValueError` if the schedule uses a kernel or tiling that is not among the candidates.
-        """
-        values = self._values_of(schedule)
-        for variable, rule in self._derived:
-            values[variable.index] = rule(values)
-        self.model.clear_hints()
-        for index, value in values.items():
-            self.model.add_hint(self.model.get_int_var_from_proto_index(index), value)
-
-    def _values_of(self, schedule: Schedule) -> dict[int, int]:
-        """Values of the variables that decide, from a schedule; all others at 0."""
-        values = dict.fromkeys(range(len(self.model.proto.variables)), 0)
-
-        def put(variable: cp_model.IntVar, value: int) -> None:
-            values[variable.index] = value
-
-        number = {candidate.operators: g for g, candidate in enumerate(self.instance.candidates)}
-        put(self.latency, schedule.latency_ns)
-        brought = {(m.tensor, m.start_ns) for m in schedule.moves if m.kind is not MoveKind.SPILL}
-        arrivals = {
-            m.tensor: m.end_ns for m in schedule.moves if m.kind is not MoveKind.SPILL
-        }
-        for move in schedule.moves:
-            flags, starts = (
-                (self.spill, self.spill_start) if move.kind is MoveKind.SPILL else (self.fill, self.fill_start)
-            )
-            put(flags[move.tensor], 1)
-            put(starts[move.tensor], move.start_ns)
-        near_end: dict[str, int] = {}
-        for residency in schedule.residencies:
-            kind = "far" if (residency.tensor, residency.start_ns) in brought else "near"
-            key = (kind, residency.tensor)
-            if kind == "near":
-                put(self.keep[residency.tensor], 1)
-                near_end[residency.tensor] = residency.end_ns
-            if key in getattr(self, "block_end", {}):
-                put(self.block_end[key], residency.end_ns)
-            if key in getattr(self, "address", {}):
-                put(self.address[key], residency.offset_bytes // self.facts.l2_unit)
-        for kernel in schedule.kernels:
-            if kernel.operators not in number:
-                raise ValueError(f"kernel {kernel.label} is not among the candidates")
-            g = number[kernel.operators]
-            ways = self.instance.implementations(self.instance.candidates[g])
-            i = next((i for i, way in enumerate(ways) if way.tiling == kernel.tiling), None)
-            if i is None:
-                raise ValueError(f"the tiling of kernel {kernel.label} is not among its implementations")
-            put(self.y[g], 1)
-            put(self.x[g, i], 1)
-            put(self.duration[g], kernel.end_ns - kernel.start_ns)
-            first = kernel.operators[0]
-            for name in kernel.operators:
-                put(self.start[name], kernel.start_ns)
-                put(self.end[name], kernel.end_ns)
-            if kernel.hbm_start_ns is not None:
-                put(self.phase_start[first], kernel.hbm_start_ns)
-                put(self.phase_length[first], kernel.hbm_ns)
-            for read in kernel.reads:
-                t = read.tensor
-                if read.source is Source.HBM:
-                    put(self.stream[g, t], 1)
-                elif near_end.get(t, -1) >= kernel.end_ns:
-                    put(self.near[g, t], 1)
-                elif arrivals.get(t, kernel.start_ns + 1) <= kernel.start_ns:
-                    put(self.far[g, t], 1)
-            for write in kernel.writes:
-                put(self.back[g, write.tensor], int(write.hbm))
-            if kernel.workspace_offset_bytes is not None and ("work", first) in getattr(self, "address", {}):
-                put(self.address["work", first], kernel.workspace_offset_bytes // self.facts.l2_unit)
-        return values
-
-    def read_back(self, value: Value) -> Decisions:
-        """Decisions of a solution, given as the values of its variables."""
-        kernels = []
-        for g, candidate in enumerate(self.instance.candidates):
-            if not value(self.y[g]):
-                continue
-            first = candidate.operators[0]
-            ways = range(len(self.instance.implementations(candidate)))
-            i = next(i for i in ways if value(self.x[g, i]))
-            reads = {}
-            for t in candidate.reads:
-                streamed = value(self.stream[g, t])
-                reads[t] = Source.HBM if streamed else Source.L2
-            writes = {
-                t: (
-                    t in self.keep and bool(value(self.keep[t])),
-                    bool(value(self.back[g, t])),
-                )
-                for t in candidate.writes
-            }
-            phase = value(self.has_phase[first])
-            kernels.append(
-                KernelChoice(
-                    candidate=g,
-                    implementation=i,
-                    start_ns=value(self.start[first]),
-                    hbm_start_ns=value(self.phase_start[first]) if phase else None,
-                    reads=reads,
-                    writes=writes,
-                    far=frozenset(
-                        t for t in candidate.reads if (g, t) in self.far and value(self.far[g, t])
-                    ),
-                    workspace_offset_bytes=self._address(value, "work", first),
-                )
-            )
-        moves, residencies = [], []
-        for t, flag in self.spill.items():
-            if value(flag):
-                moves.append(MoveChoice(t, MoveKind.SPILL, value(self.spill_start[t])))
-        for t, flag in self.fill.items():
-            if value(flag):
-                kind = MoveKind.PREFETCH if t in self.facts.prefetchable else MoveKind.FILL
-                moves.append(MoveChoice(t, kind, value(self.fill_start[t])))
-                residencies.append(ResidencyChoice(t, self._address(value, "far", t), brought=True))
-        for t, flag in self.keep.items():
-            if value(flag):
-                residencies.append(ResidencyChoice(t, self._address(value, "near", t), brought=False))
-        return Decisions(tuple(kernels), tuple(moves), tuple(residencies))
-
-    def _address(self, value: Value, kind: str, name: str) -> int | None:
-        place = self.address.get((kind, name)) if "addresses" not in self.left_out else None
-        return None if place is None else value(place) * self.facts.l2_unit
 
 
 def _any(flags: Iterable[cp_model.IntVar]) -> Callable[[Known], int]:

@@ -63,7 +63,7 @@ class Relaxation:
             self._precedence(problem, latency, self._least(x))
         if argument == "relaxation":
             self._channel(problem, latency, x)
-        # presolve stays off: that of HiGHS 1.14.0 cuts off optima (its issues 3043, 3073, 3094), and here it saves nothing
+        # presolve stays off: that of HiGHS 1.14.0 cuts off optima (its issues 3043, 3073, 3094); here it saves nothing
         solver = pulp.HiGHS(msg=False, timeLimit=max(0.1, time_limit_s), threads=1, gapRel=0.0, presolve="off")
         problem.solve(solver)
         proven = float(problem.solverModel.getInfo().mip_dual_bound)
@@ -78,9 +78,7 @@ class Relaxation:
         }
         for holders in self.instance.candidates_of.values():
             held = [
-                x[g, i]
-                for g in holders
-                for i in range(len(self.instance.implementations(self.instance.candidates[g])))
+                x[g, i] for g in holders for i in range(len(self.instance.implementations(self.instance.candidates[g])))
             ]
             problem += pulp.lpSum(held) == 1
         return x
@@ -184,13 +182,13 @@ class Relaxation:
         moves = pulp.lpSum(variable * facts.move_ns(t) for t, variable in moved.items())
         problem += pulp.lpSum(phases) + moves + written <= latency
         start, end = self._precedence(problem, latency, durations)
-        for v, (before, after) in facts.cuts.items():
+        for name, (before, after) in facts.cuts.items():
             brought_before = pulp.lpSum(
-                far[g, t] * facts.move_ns(t) for t, groups in facts.moves_before(v, before).items() for g in groups
+                far[g, t] * facts.move_ns(t) for t, groups in facts.moves_before(name, before).items() for g in groups
             )
-            problem += pulp.lpSum(phases[g] for g in before) + brought_before <= start[v]
+            problem += pulp.lpSum(phases[g] for g in before) + brought_before <= start[name]
             if after:
-                problem += end[v] + pulp.lpSum(phases[g] for g in after) <= latency
+                problem += end[name] + pulp.lpSum(phases[g] for g in after) <= latency
         if self.horizon_ns is not None:
             for one, reader, other, second in facts.crowded:
                 slack = self.horizon_ns * (2 - moved[one] - moved[other])
@@ -288,8 +286,7 @@ class Relaxation:
             for g, candidate in enumerate(self.instance.candidates)
         ]
         streaming = [
-            pulp.lpSum(streams[g, t] if (g, t) in streams else chosen[g] for t in reads[g])
-            for g in range(len(chosen))
+            pulp.lpSum(streams[g, t] if (g, t) in streams else chosen[g] for t in reads[g]) for g in range(len(chosen))
         ]
         for n, v in enumerate(facts.joins):
             before, _ = facts.cuts[v]

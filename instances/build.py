@@ -168,7 +168,9 @@ def keep_best(found: list[Implementation], machine: Machine, streamed_ns: int) -
                 item
                 for item in found
                 if item.tiling.l2_permille <= share
-                and (not half or (item.tiling.aic <= machine.aic_count / 2 and item.tiling.aiv <= machine.aiv_count / 2))
+                and (
+                    not half or (item.tiling.aic <= machine.aic_count / 2 and item.tiling.aiv <= machine.aiv_count / 2)
+                )
             ]
             for floor_ns in (0, streamed_ns):
                 best = min(fitting, key=lambda item: _rank(item, floor_ns), default=None)

@@ -112,9 +112,7 @@ class Annealer:
                 if stays:
                     kept.add(t)
             far = frozenset(t for t in self.sources[g] if t in state.moved)
-            reads = {
-                t: Source.L2 if t in far or t in self.graph.producer else Source.HBM for t in candidate.reads
-            }
+            reads = {t: Source.L2 if t in far or t in self.graph.producer else Source.HBM for t in candidate.reads}
             kernels.append(KernelChoice(g, state.way[g], run.start, run.hbm_start, reads, writes, far))
         kinds = {"prefetch": MoveKind.PREFETCH, "spill": MoveKind.SPILL}
         moves = tuple(MoveChoice(str(t), kinds[kind], start) for (kind, t), start in outcome.moves.items())
@@ -276,7 +274,9 @@ class _Decoder:
     def run(self) -> Outcome | None:
         """Place all activities by priority as they become ready."""
         needs, feeds = self._dependencies()
-        ready = [(self.state.priority[activity], str(activity), activity) for activity, count in needs.items() if not count]
+        ready = [
+            (self.state.priority[activity], str(activity), activity) for activity, count in needs.items() if not count
+        ]
         heapq.heapify(ready)
         placed = 0
         while ready:
@@ -345,9 +345,7 @@ class _Decoder:
         streamed = [t for t in a.sources[g] if t not in state.moved]
         phase = sum(a.read_ns[g][t] for t in streamed)
         phase += sum(
-            a.facts.write_ns(t)
-            for t in a.candidates[g].writes
-            if a.facts.is_output(t) and t not in state.spilled
+            a.facts.write_ns(t) for t in a.candidates[g].writes if a.facts.is_output(t) and t not in state.spilled
         )
         drawn = 0
         if cost.miss_ns_per_mib:

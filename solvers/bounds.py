@@ -37,8 +37,7 @@ def coarse_path_ns(facts: Facts) -> int:
     reach: dict[str, float] = {}
     for name in facts.order:
         weight = min(
-            facts.least_ns[g] / len(facts.instance.candidates[g].operators)
-            for g in facts.instance.candidates_of[name]
+            facts.least_ns[g] / len(facts.instance.candidates[g].operators) for g in facts.instance.candidates_of[name]
         )
         before = max(
             (

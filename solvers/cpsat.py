@@ -8,6 +8,7 @@ from ortools.sat.python import cp_model
 
 from formulations.facts import Facts
 from formulations.joint import JointModel
+from formulations.joint_answers import hint, read_back
 from formulations.plan import Decisions, build_schedule, time_decisions
 from instances.errors import NoScheduleError
 from instances.instance import Instance
@@ -86,7 +87,7 @@ def _search(
     model = JointModel(facts.instance, best.latency_ns, options.leave_out)
     model.model.add(model.latency >= max(bounds.values()))
     try:
-        model.hint(best)
+        hint(model, best)
     except ValueError as error:  # a warm start from outside the candidates still stands, as a horizon
         if options.log:
             options.log(f"no hint: {error}")
@@ -121,7 +122,7 @@ def _run(model: JointModel, options: Options, progress: _Progress) -> tuple[Deci
     solver.best_bound_callback = lambda bound: progress.bound(round(bound), "cp-sat")
     status = solver.solve(model.model, watcher)
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return model.read_back(solver.value), _whole_bound(solver)
+        return read_back(model, solver.value), _whole_bound(solver)
     if status == cp_model.UNKNOWN:
         return None, _whole_bound(solver)
     raise NoScheduleError(f"CP-SAT says {solver.status_name(status)} although a schedule is known: please report this")

@@ -47,7 +47,7 @@ from instances.errors import InputError, NoScheduleError
 from instances.instance import Instance
 from instances.kernels import Candidate, Cost, KernelKind, Tiling
 from instances.schedule import MoveKind, Source
-from solvers.bounds import quick_bounds, prove
+from solvers.bounds import prove, quick_bounds
 from solvers.interface import Event, Options, Result
 from solvers.sequential import unfused_decisions
 
@@ -96,19 +96,15 @@ class Job:
         """Event: end of the kernel."""
         return 3 * self.number + 2
 
-    @property
-    def span(self) -> Activity:
-        """The kernel from start to end."""
-        return Activity(self.start, self.end)
-
 
 @dataclass(frozen=True)
 class Activity:
-    """What holds a resource from event ``start`` until ``lag_ns`` after event ``end``."""
+    """What holds a resource from event ``start`` until ``lag_ns`` after event ``end``, for ``least_ns`` or more."""
 
     start: int
     end: int
-    lag_ns: int = 0
+    lag_ns: int
+    least_ns: int
 
     def meets(self, other: Activity, times: Sequence[int]) -> bool:
         """Whether the two are alive at one time."""
@@ -215,15 +211,15 @@ class Route:
     def moves(self) -> list[Activity]:
         """Its explicit moves, on the HBM channel."""
         wanted = ((self.spill, self.event), (self.fill, self.event + 1))
-        return [Activity(event, event, self.move_ns) for there, event in wanted if there]
+        return [Activity(event, event, self.move_ns, self.move_ns) for there, event in wanted if there]
 
     def blocks(self, size_bytes: int) -> list[Block]:
         """Its stays in L2; the room is taken when the producer, or the move, starts."""
         found = []
         if self.maker is not None and self.keep:
-            found.append(Block(Activity(self.maker.start, self.event + 2), size_bytes, Way.NEAR, self.tensor))
+            found.append(Block(Activity(self.maker.start, self.event + 2, 0, 1), size_bytes, Way.NEAR, self.tensor))
         if self.fill:
-            found.append(Block(Activity(self.event + 1, self.event + 3), size_bytes, Way.FAR, self.tensor))
+            found.append(Block(Activity(self.event + 1, self.event + 3, 0, 1), size_bytes, Way.FAR, self.tensor))
         return found
 
 
@@ -381,16 +377,19 @@ class Case:
         """Channel time of a kernel's phase."""
         return sum(route.phase_ns.get(job.number, 0) for route in routes)
 
+    def duration_ns(self, job: Job, routes: Sequence[Route]) -> int:
+        """Least duration of a kernel: head, then the longest of engines, phase and ports, then tail."""
+        drawn = sum(route.drawn_ns.get(job.number, 0) for route in routes)
+        return job.cost.head_ns + max(job.cost.busy_ns, drawn, self.phase_ns(job, routes)) + job.cost.tail_ns
+
     def arcs_of(self, routes: Sequence[Route]) -> Iterator[Arc]:
-        """What the last of some routes adds: its moves and stays, and longer phases."""
+        """What the last of some routes adds: its moves and stays, and longer phases and kernels."""
         last = routes[-1]
         yield from last.arcs()
         for job in self.jobs:
             if job.number in last.phase_ns:
                 yield job.phase, job.end, self.phase_ns(job, routes) + job.cost.tail_ns
-            if job.number in last.drawn_ns:
-                drawn = sum(route.drawn_ns.get(job.number, 0) for route in routes)
-                yield job.start, job.end, job.cost.head_ns + drawn + job.cost.tail_ns
+                yield job.start, job.end, self.duration_ns(job, routes)
 
     def latency(self, times: Sequence[int], routes: Sequence[Route]) -> int:
         """End of the last kernel or spill."""
@@ -410,9 +409,7 @@ class Case:
                 implementation=job.implementation,
                 start_ns=times[job.start],
                 hbm_start_ns=times[job.phase] if self.phase_ns(job, routes) else None,
-                reads={
-                    t: Source.HBM if way[t, job.number] is Way.STREAM else Source.L2 for t in job.candidate.reads
-                },
+                reads={t: Source.HBM if way[t, job.number] is Way.STREAM else Source.L2 for t in job.candidate.reads},
                 writes={t: (by_name[t].keep, by_name[t].back) for t in job.candidate.writes},
                 far=frozenset(t for t in job.candidate.reads if way[t, job.number] is Way.FAR),
                 workspace_offset_bytes=address.get((None, job.number)),
@@ -439,7 +436,7 @@ class Leaf:
     case: Case
     routes: tuple[Route, ...]
     resources: tuple[Resource, ...]
-    channel: tuple[Activity, ...]
+    spans: tuple[Activity, ...]
     blocks: tuple[Block, ...]
 
     @staticmethod
@@ -447,29 +444,35 @@ class Leaf:
         """Collect who asks for what."""
         facts, machine, jobs = case.facts, case.facts.machine, case.jobs
         channel = [move for route in routes for move in route.moves()]
-        channel += [Activity(job.phase, job.phase, ns) for job in jobs if (ns := case.phase_ns(job, routes))]
-        blocks = [Block(job.span, job.cost.workspace_bytes, None, job.number) for job in jobs if job.cost.workspace_bytes]
+        channel += [Activity(job.phase, job.phase, ns, ns) for job in jobs if (ns := case.phase_ns(job, routes))]
+        spans = [(job, Activity(job.start, job.end, 0, case.duration_ns(job, routes))) for job in jobs]
+        blocks = [Block(span, size, None, job.number) for job, span in spans if (size := job.cost.workspace_bytes)]
         blocks += [block for route in routes for block in route.blocks(facts.l2_size[route.tensor])]
         resources = (
             Resource(1, tuple((activity, 1) for activity in channel)),
-            Resource(1, tuple((job.span, 1) for job in jobs if job.kind is KernelKind.LINK)),
-            Resource(machine.aic_count, tuple((job.span, job.tiling.aic) for job in jobs if job.tiling.aic)),
-            Resource(machine.aiv_count, tuple((job.span, job.tiling.aiv) for job in jobs if job.tiling.aiv)),
-            Resource(1000, tuple((job.span, job.tiling.l2_permille) for job in jobs if job.tiling.l2_permille)),
+            Resource(1, tuple((span, 1) for job, span in spans if job.kind is KernelKind.LINK)),
+            Resource(machine.aic_count, tuple((span, job.tiling.aic) for job, span in spans if job.tiling.aic)),
+            Resource(machine.aiv_count, tuple((span, job.tiling.aiv) for job, span in spans if job.tiling.aiv)),
+            Resource(1000, tuple((span, job.tiling.l2_permille) for job, span in spans if job.tiling.l2_permille)),
             Resource(facts.l2_capacity, tuple((block.activity, block.size_bytes) for block in blocks)),
         )
-        return Leaf(case, tuple(routes), resources, tuple(channel), tuple(blocks))
+        return Leaf(case, tuple(routes), resources, tuple(span for _, span in spans), tuple(blocks))
 
     def bound(self, times: Sequence[int]) -> int:
-        """No branch from here ends earlier: longest path, and the channel with what must precede and follow."""
-        case = self.case
-        final = {job.end: 0 for job in case.jobs}
+        """No branch from here ends earlier.
+
+        Longest path; and of each resource the users that ask for more than half of it, with what must precede and
+        follow them: they take turns.
+        """
+        final = {job.end: 0 for job in self.case.jobs}
         final.update({route.event: route.move_ns for route in self.routes if route.spill})
-        after = case.network.after(times, final)
-        return max(
-            case.latency(times, self.routes),
-            preemptive([(times[user.start], user.lag_ns, after[user.start] - user.lag_ns) for user in self.channel]),
-        )
+        after = self.case.network.after(times, final)
+        best = self.case.latency(times, self.routes)
+        for resource in self.resources:
+            turns = [user for user, amount in resource.users if 2 * amount > resource.capacity]
+            if len(turns) > 1:
+                best = max(best, preemptive([(times[u.start], u.least_ns, after[u.end] - u.lag_ns) for u in turns]))
+        return best
 
     def clashes(self, times: Sequence[int]) -> list[list[Activity]]:
         """A conflict set of each resource that is asked for too much."""
@@ -549,7 +552,7 @@ class Search:
             if offsets is None:
                 apart = [leaf.unplaced(times)]
             elif not leaf.has_cores(times):
-                apart = [[job.span for job in leaf.case.jobs]]
+                apart = [list(leaf.spans)]
             else:
                 self.best_ns = leaf.case.latency(times, leaf.routes)
                 self.best = leaf.case.decisions(times, leaf.routes, leaf.blocks, offsets)

@@ -81,9 +81,9 @@ def choose_by_bytes_saved(facts: Facts) -> list[int]:
 
     def saved(g: int) -> tuple[int, int, int]:
         candidate = facts.instance.candidates[g]
-        inside = {
-            access.tensor for name in candidate.operators for access in facts.graph.operator[name].writes
-        } - set(candidate.writes)
+        inside = {access.tensor for name in candidate.operators for access in facts.graph.operator[name].writes} - set(
+            candidate.writes
+        )
         made = sum(2 * facts.graph.tensor[t].size_bytes for t in inside)
         read_apart = sum(
             facts.graph.touched_bytes(access)
@@ -160,8 +160,10 @@ def _line_up(facts: Facts, groups: Sequence[int], keep: bool, room: int = 0) -> 
             raise NoScheduleError(f"kernel {'+'.join(candidate.operators)} finds no room in L2 for its workspace")
         for t in candidate.writes:
             size = facts.l2_size[t]
-            if keep and uses.get(t) and memory.admit(
-                size + ways[chosen[position]].cost.workspace_bytes, next_use, pinned
+            if (
+                keep
+                and uses.get(t)
+                and memory.admit(size + ways[chosen[position]].cost.workspace_bytes, next_use, pinned)
             ):
                 memory.held[t] = size
                 next_use[t] = min(uses[t])
@@ -186,9 +188,7 @@ def _start_in_turn(
     for g, i, sources in zip(groups, chosen, reads, strict=True):
         candidate = facts.instance.candidates[g]
         cost = facts.instance.implementations(candidate)[i].cost
-        writes = {
-            t: (t in kept, t not in kept or t in written or facts.is_output(t)) for t in candidate.writes
-        }
+        writes = {t: (t in kept, t not in kept or t in written or facts.is_output(t)) for t in candidate.writes}
         phased = Source.HBM in sources.values() or any(hbm for _, hbm in writes.values())
         choice = KernelChoice(g, i, now, now + cost.head_ns if phased else None, sources, writes)
         now = time_decisions(facts, Decisions((choice,))).end[0]

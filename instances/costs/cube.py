@@ -355,9 +355,7 @@ def _epilogue_chunk(fusion: Fusion, machine: Machine, blocks: Blocks, result: Dr
         raise Misfit(f"tile along {'*'.join(sorted(whole))}, which must stay whole", 0)
     outside = [
         (f"vector{number}", fusion.graph.tensor[access.tensor].dtype.size_bytes)
-        for number, access in enumerate(
-            (*_vector_accesses(fusion, reads=True), *_vector_accesses(fusion, reads=False))
-        )
+        for number, access in enumerate((*_vector_accesses(fusion, reads=True), *_vector_accesses(fusion, reads=False)))
     ]
     widths = [("sum", ACCUMULATOR_BYTES * blocks.joined, 2), ("work", ACCUMULATOR_BYTES, 2)]
     widths += [(name, size, 2) for name, size in outside]

@@ -164,6 +164,4 @@ def choices(fusion: Fusion, machine: Machine) -> Iterator[Tiling]:
     length = math.prod(extent_of(fusion, loop) for loop in across)
     for cores in {min(machine.aiv_count, rows), min(max(1, machine.aiv_count // 2), rows)}:
         for segment in (size for size in (2048, 4096, 8192, 16384) if across and size < length):
-            yield Tiling(
-                tile={name: 1, "*".join(across): segment}, aic=cube_cores_held(machine, cores), aiv=cores
-            )
+            yield Tiling(tile={name: 1, "*".join(across): segment}, aic=cube_cores_held(machine, cores), aiv=cores)
