@@ -53,7 +53,7 @@ class Relaxation:
 
     def _solve(self, argument: str, time_limit_s: float) -> float | None:
         problem = pulp.LpProblem("relaxation", pulp.LpMinimize)
-        latency = pulp.LpVariable("C", lowBound=0)
+        latency = problem.add_variable("C", lowBound=0)
         problem += latency
         x = self._cover(problem)
         if argument in SHARED:
@@ -72,7 +72,7 @@ class Relaxation:
     def _cover(self, problem: pulp.LpProblem) -> dict[tuple[int, int], pulp.LpVariable]:
         """x[g,i] binary, with every operator covered once."""
         x = {
-            (g, i): pulp.LpVariable(f"x_{g}_{i}", cat=pulp.LpBinary)
+            (g, i): problem.add_variable(f"x_{g}_{i}", cat=pulp.LpBinary)
             for g, candidate in enumerate(self.instance.candidates)
             for i in range(len(self.instance.implementations(candidate)))
         }
@@ -124,7 +124,7 @@ class Relaxation:
     ) -> tuple[dict[str, pulp.LpVariable], dict[str, pulp.LpAffineExpression]]:
         """S[c] >= S[p] + sum of d[g] over g that hold p and not c; E[o] = S[o] + sum of d[g] over g that hold o."""
         facts = self.facts
-        start = {name: pulp.LpVariable(f"S_{n}", lowBound=0) for name, n in facts.order.items()}
+        start = {name: problem.add_variable(f"S_{n}", lowBound=0) for name, n in facts.order.items()}
         holders = {name: set(groups) for name, groups in self.instance.candidates_of.items()}
         for p, c in dict.fromkeys((edge.producer, edge.consumer) for edge in facts.edges):
             leaving = pulp.lpSum(durations[g] for g in sorted(holders[p] - holders[c]))
@@ -145,7 +145,9 @@ class Relaxation:
         facts = self.facts
         streams: dict[tuple[int, str], pulp.LpVariable] = {}
         far: dict[tuple[int, str], pulp.LpVariable] = {}
-        moved = {t: pulp.LpVariable(f"moved_{n}", cat=pulp.LpBinary) for n, t in enumerate(sorted(facts.prefetchable))}
+        moved = {
+            t: problem.add_variable(f"moved_{n}", cat=pulp.LpBinary) for n, t in enumerate(sorted(facts.prefetchable))
+        }
         phases: list[pulp.LpAffineExpression] = []
         durations: list[pulp.LpAffineExpression] = []
         by_way: list[list[pulp.LpVariable]] = []
@@ -159,13 +161,13 @@ class Relaxation:
                 if t not in moved:
                     phase.append(y * facts.read_ns(candidate, t))
                     continue
-                streamed = streams[g, t] = pulp.LpVariable(f"stream_{g}_{n}", cat=pulp.LpBinary)
-                brought = far[g, t] = pulp.LpVariable(f"far_{g}_{n}", cat=pulp.LpBinary)
+                streamed = streams[g, t] = problem.add_variable(f"stream_{g}_{n}", cat=pulp.LpBinary)
+                brought = far[g, t] = problem.add_variable(f"far_{g}_{n}", cat=pulp.LpBinary)
                 problem += streamed + brought == y
                 phase.append(streamed * facts.read_ns(candidate, t))
             phases.append(pulp.lpSum(phase))
             around = pulp.lpSum(x[g, i] * (way.cost.head_ns + way.cost.tail_ns) for i, way in enumerate(ways))
-            parts = [pulp.LpVariable(f"d_{g}_{i}", lowBound=0) for i in range(len(ways))]
+            parts = [problem.add_variable(f"d_{g}_{i}", lowBound=0) for i in range(len(ways))]
             for i, way in enumerate(ways):
                 problem += parts[i] >= x[g, i] * way.cost.least_ns
                 problem += parts[i] <= x[g, i] * (self.horizon_ns or facts.serial_ns)
@@ -220,8 +222,8 @@ class Relaxation:
         assert horizon is not None
         holders = self.facts.instance.candidates_of
         for n, (one, other) in enumerate(self.facts.parallel):
-            first = pulp.LpVariable(f"first_{n}", cat=pulp.LpBinary)
-            second = pulp.LpVariable(f"second_{n}", cat=pulp.LpBinary)
+            first = problem.add_variable(f"first_{n}", cat=pulp.LpBinary)
+            second = problem.add_variable(f"second_{n}", cat=pulp.LpBinary)
             both = [
                 x[g, i]
                 for g in set(holders[one]) & set(holders[other])
@@ -293,14 +295,14 @@ class Relaxation:
             total = pulp.lpSum(phases[g] for g in before) + pulp.lpSum(
                 far[g, t] * facts.move_ns(t) for t, groups in facts.moves_before(v, before).items() for g in groups
             )
-            nothing = pulp.LpVariable(f"nothing_{n}", cat=pulp.LpBinary)
+            nothing = problem.add_variable(f"nothing_{n}", cat=pulp.LpBinary)
             problem += total <= horizon * (1 - nothing)
             choices = [nothing]
             for o in facts.ancestors(v):
                 holders = [g for g in facts.instance.candidates_of[o] if g in set(before) and reads[g]]
                 if not holders:
                     continue
-                last = pulp.LpVariable(f"last_{n}_{facts.order[o]}", cat=pulp.LpBinary)
+                last = problem.add_variable(f"last_{n}_{facts.order[o]}", cat=pulp.LpBinary)
                 choices.append(last)
                 slack = horizon * (1 - last)
                 problem += last <= pulp.lpSum(chosen[g] for g in holders)

@@ -20,6 +20,9 @@ from instances.machine import Machine, MemoryName
 MAX_GROUP = 6
 """Largest number of operators in a group."""
 
+MOST_PER_OPERATOR = 2000
+"""Sets of operators looked at around one operator before the search for groups moves on."""
+
 SHARE_STEP = 25
 """L2 shares are multiples of this many thousandths."""
 
@@ -43,7 +46,8 @@ def build_instance(
     known: dict[str, int | None] = {}
     candidates: list[Candidate] = []
     priced = 0
-    for fusion in Fuser(graph).groups(max_group):
+    fuser = Fuser(graph)
+    for fusion in fuser.groups(max_group, MOST_PER_OPERATOR):
         signature = structure(fusion)
         if signature not in known:
             implementations, tried, misfit = _implementations(fusion, machine)
@@ -71,6 +75,7 @@ def build_instance(
         priced_tilings=priced,
         kept_tilings=sum(len(template.implementations) for template in templates),
         max_group=max_group,
+        cut_short=fuser.cut_short,
     )
     return Instance(
         name=f"{graph.name} on {machine.name}",

@@ -26,6 +26,7 @@ by the published network traces.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,6 +99,7 @@ class Fuser:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.cut_short = 0
         self.operators = graph.operators
         self.index = {operator.name: i for i, operator in enumerate(graph.operators)}
         self._descendants = self._closure()
@@ -111,15 +113,25 @@ class Fuser:
             return None
         return self._classify(members)
 
-    def groups(self, max_group: int) -> Iterator[Fusion]:
-        """Every legal group of at most ``max_group`` operators, once each."""
+    def groups(self, max_group: int, most_per_operator: int) -> Iterator[Fusion]:
+        """Every legal group of at most ``max_group`` operators, once each, small ones first around each operator.
+
+        The search around an operator ends after ``most_per_operator`` sets, so that a graph in which everything
+        touches everything still has a bounded number of candidates; :attr:`cut_short` counts how often that happened.
+        """
         seen: set[frozenset[int]] = set()
+        self.cut_short = 0
         for seed in range(len(self.operators)):
-            stack = [frozenset({seed})]
-            while stack:
-                members = stack.pop()
+            queue = deque([frozenset({seed})])
+            visited = 0
+            while queue:
+                members = queue.popleft()
                 if members in seen:
                     continue
+                if visited == most_per_operator:
+                    self.cut_short += 1
+                    break
+                visited += 1
                 seen.add(members)
                 if len(members) == 1 or self._convex(members):
                     fusion = self._classify(members)
@@ -127,8 +139,10 @@ class Fuser:
                         yield fusion
                 if len(members) < max_group:
                     around = set().union(*(self._neighbours[i] for i in members)) - members
-                    stack.extend(
-                        grown for other in around if (grown := members | {other}) not in seen and self._may_grow(grown)
+                    queue.extend(
+                        grown
+                        for other in sorted(around)
+                        if (grown := members | {other}) not in seen and self._may_grow(grown)
                     )
 
     def _closure(self) -> list[int]:

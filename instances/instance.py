@@ -15,13 +15,17 @@ from instances.machine import Machine
 
 
 class Census(Frozen):
-    """How the candidates came about, for people who ask what the bound covers."""
+    """How the candidates came about, for people who ask what the bound covers.
+
+    ``cut_short`` counts the operators around which the search for groups was ended before it was exhausted.
+    """
 
     groups: int
     structures: int
     priced_tilings: int
     kept_tilings: int
     max_group: int
+    cut_short: int = 0
 
 
 class Instance(Frozen):

@@ -234,7 +234,7 @@ class Annealer:
         began = options.elapsed_s
         steps = math.ceil(options.deterministic_limit * 200) if options.deterministic_limit else None
         taken, progress = 0, 0.0
-        while progress < 1.0:
+        while progress < 1.0 and (steps is not None or seconds > 0):
             if steps is not None:
                 progress = taken / steps
             elif taken % 16 == 0:

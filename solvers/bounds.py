@@ -63,7 +63,7 @@ def prove(facts: Facts, solver: str, latency_ns: int, bounds_ns: dict[str, int])
         bounds_ns=bounds_ns,
         covers=(
             f"all schedules over the instance's {census.groups} candidate kernels (groups of up to "
-            f"{census.max_group} operators) and {census.kept_tilings} kept tilings: fusion, tiling, cores, start times, "
-            "L2 residency and addresses, whole-tensor spills, fills and prefetches, on the modelled machine"
+            f"{census.max_group} operators) and {census.kept_tilings} kept tilings: fusion, tiling, cores, start "
+            "times, L2 residency and addresses, whole-tensor spills, fills and prefetches, on the modelled machine"
         ),
     )
