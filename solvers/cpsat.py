@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from ortools.sat.python import cp_model
 
@@ -24,15 +25,13 @@ RESERVE_S = 0.5
 ANNEAL_SHARE, ANNEAL_MOST_S = 0.2, 10.0
 """Share of the remaining time that annealing gets, and its most."""
 
-RELAX_SHARE, RELAX_MOST_S = 0.35, 20.0
-"""Share of the remaining time that the relaxation gets, and its most."""
-
 
 def solve_cpsat(instance: Instance, options: Options) -> Result:
     """The best schedule found in time, with the best of all bounds.
 
-    Greedy first, then annealing, then the static relaxation with the latency found as its horizon, then the joint
-    model on CP-SAT with the best schedule as a complete hint and the best bound as a constraint.
+    Greedy first; then annealing; then the joint model on CP-SAT with the best schedule as a complete hint. Beside the
+    annealing, and again beside CP-SAT, the static relaxation runs in a thread of its own: first without a horizon,
+    which is quick, then with the annealed latency as its horizon, which proves more the better that latency is.
     """
     facts = Facts(instance)
     progress = _Progress(options)
@@ -43,16 +42,15 @@ def solve_cpsat(instance: Instance, options: Options) -> Result:
     if options.warm_start is not None and options.warm_start.latency_ns < best.latency_ns:
         best = options.warm_start
         progress.objective(best.latency_ns, "warm start")
+    quick = _Relaxing(facts, None, ANNEAL_SHARE * options.remaining_s + 1.0)
     annealed = _anneal(facts, options, best, bounds)
     if annealed.latency_ns < best.latency_ns:
         best = annealed
         progress.objective(best.latency_ns, "annealing")
-    bounds["relaxation"] = _relax(facts, options, best.latency_ns)
+    bounds["relaxation"] = min(best.latency_ns, quick.result())
     progress.bound(bounds["relaxation"], "relaxation")
     if max(bounds.values()) < (1 - options.gap) * best.latency_ns:
-        found, bounds["cp-sat"] = _search(facts, best, bounds, options, progress)
-        if found is not None and found.latency_ns < best.latency_ns:
-            best = found
+        best = _search(facts, best, bounds, options, progress)
     proof = prove(facts, "cpsat", best.latency_ns, bounds)
     best = best.model_copy(update={"proof": proof}).sealed()
     progress.bound(proof.bound_ns, proof.bound_by)
@@ -68,22 +66,34 @@ def _anneal(facts: Facts, options: Options, best: Schedule, bounds: dict[str, in
     return schedule if schedule is not None and schedule.latency_ns < best.latency_ns else best
 
 
-def _relax(facts: Facts, options: Options, horizon_ns: int) -> int:
-    """The relaxation's bound: without the horizon first, which is quick, then with it for what time is granted.
+class _Relaxing:
+    """The relaxation's bound, computed in a thread of its own: HiGHS lets Python and CP-SAT go on meanwhile."""
 
-    Under a deterministic limit the clock must not decide, so the quick one has to do.
+    def __init__(
+        self, facts: Facts, horizon_ns: int | None, seconds: float, when_done: Callable[[int], None] | None = None
+    ) -> None:
+        self._bound = 0
+        self._arguments = (facts, horizon_ns, seconds)
+        self._when_done = when_done
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._bound = relaxation_bound(*self._arguments)
+        if self._when_done:
+            self._when_done(self._bound)
+
+    def result(self, patience_s: float | None = None) -> int:
+        """The bound (ns), once the thread is done; 0 if it is not after ``patience_s``."""
+        self._thread.join(patience_s)
+        return self._bound
+
+
+def _search(facts: Facts, best: Schedule, bounds: dict[str, int], options: Options, progress: _Progress) -> Schedule:
+    """The joint model from the best schedule on; the better of what it finds and ``best``. Adds to ``bounds`` (ns).
+
+    Under a deterministic limit the clock must not decide, so the relaxation with a horizon is left out.
     """
-    quick = relaxation_bound(facts, None, min(RELAX_MOST_S, RELAX_SHARE * options.remaining_s))
-    if options.deterministic_limit is not None:
-        return quick
-    seconds = min(RELAX_MOST_S, RELAX_SHARE * options.remaining_s)
-    return max(quick, min(horizon_ns, relaxation_bound(facts, horizon_ns, seconds)))
-
-
-def _search(
-    facts: Facts, best: Schedule, bounds: dict[str, int], options: Options, progress: _Progress
-) -> tuple[Schedule | None, int]:
-    """The joint model from the best schedule on: a schedule, if one was found, and the proven bound (ns)."""
     model = JointModel(facts.instance, best.latency_ns, options.leave_out)
     model.model.add(model.latency >= max(bounds.values()))
     try:
@@ -91,58 +101,85 @@ def _search(
     except ValueError as error:  # a warm start from outside the candidates still stands, as a horizon
         if options.log:
             options.log(f"no hint: {error}")
-    decisions, proven = _run(model, options, progress)
+    run = _Run(model, options, progress)
+    relaxing: _Relaxing | None = None
+    if options.deterministic_limit is None and options.remaining_s > 2 * RESERVE_S:
+        seconds = options.remaining_s - 2 * RESERVE_S
+        relaxing = _Relaxing(facts, best.latency_ns, seconds, run.bound_proven)
+    decisions = run.solve()
+    if relaxing is not None:
+        patience = 0.0 if run.closed else max(0.0, options.remaining_s - RESERVE_S / 2)
+        bounds["relaxation"] = max(bounds["relaxation"], min(best.latency_ns, relaxing.result(patience)))
+    bounds["cp-sat"] = run.proven_ns
     if decisions is None:
-        return None, proven
+        return best
     timing = time_decisions(facts, decisions)
     moved = [move.start_ns + facts.move_ns(move.tensor) for move in decisions.moves]
     latency = max([*timing.end, *moved])
-    proof = prove(facts, "cpsat", latency, bounds)
     try:
-        return build_schedule(facts, decisions, proof), proven
+        found = build_schedule(facts, decisions, prove(facts, "cpsat", latency, bounds))
     except NoScheduleError:  # counts of cores fit, but no assignment pairs every cube core with its vector cores
-        return None, proven
+        return best
+    return found if found.latency_ns < best.latency_ns else best
 
 
-def _run(model: JointModel, options: Options, progress: _Progress) -> tuple[Decisions | None, int]:
-    """Run CP-SAT; the decisions of the last solution, if any, and the proven bound (ns)."""
-    solver = cp_model.CpSolver()
-    parameters = solver.parameters
-    parameters.num_workers = options.worker_count
-    parameters.random_seed = options.seed
-    parameters.relative_gap_limit = options.gap
-    parameters.max_time_in_seconds = max(0.05, options.remaining_s - RESERVE_S)
-    if options.deterministic_limit is not None:
-        parameters.max_deterministic_time = options.deterministic_limit
-    if options.log:
-        parameters.log_search_progress = True
-        parameters.log_to_stdout = False
-        solver.log_callback = options.log
-    watcher = _Watcher(progress)
-    solver.best_bound_callback = lambda bound: progress.bound(round(bound), "cp-sat")
-    status = solver.solve(model.model, watcher)
-    if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return read_back(model, solver.value), _whole_bound(solver)
-    if status == cp_model.UNKNOWN:
-        return None, _whole_bound(solver)
-    raise NoScheduleError(f"CP-SAT says {solver.status_name(status)} although a schedule is known: please report this")
+class _Run:
+    """One run of CP-SAT on the joint model, which stops when bounds from elsewhere close the gap."""
 
+    def __init__(self, model: JointModel, options: Options, progress: _Progress) -> None:
+        self._model = model
+        self._options = options
+        self._progress = progress
+        self._solver = cp_model.CpSolver()
+        self._watcher = _Watcher(progress, self._stop_if_closed)
+        self.proven_ns = 0
+        self.closed = False
 
-def _whole_bound(solver: cp_model.CpSolver) -> int:
-    """The objective is a whole number of ns, so its bound is one too."""
-    return round(solver.best_objective_bound)
+    def bound_proven(self, bound_ns: int) -> None:
+        """Take note of a bound from another argument; stop if it is close enough to the best schedule."""
+        self._progress.bound(bound_ns, "relaxation")
+        self._stop_if_closed()
+
+    def _stop_if_closed(self) -> None:
+        if self._progress.gap <= self._options.gap:
+            self.closed = True
+            self._solver.stop_search()
+
+    def solve(self) -> Decisions | None:
+        """Decisions of the last solution, if any; :attr:`proven_ns` is CP-SAT's own bound after that."""
+        solver, options = self._solver, self._options
+        parameters = solver.parameters
+        parameters.num_workers = options.worker_count
+        parameters.random_seed = options.seed
+        parameters.relative_gap_limit = options.gap
+        parameters.max_time_in_seconds = max(0.05, options.remaining_s - RESERVE_S)
+        if options.deterministic_limit is not None:
+            parameters.max_deterministic_time = options.deterministic_limit
+        if options.log:
+            parameters.log_search_progress = True
+            parameters.log_to_stdout = False
+            solver.log_callback = options.log
+        solver.best_bound_callback = lambda bound: self._progress.bound(round(bound), "cp-sat")
+        status = solver.solve(self._model.model, self._watcher)
+        if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
+            name = solver.status_name(status)
+            raise NoScheduleError(f"CP-SAT says {name} although a schedule is known: please report this")
+        self.proven_ns = max(0, round(solver.best_objective_bound))  # a whole number of ns, like the objective
+        return None if status == cp_model.UNKNOWN else read_back(self._model, solver.value)
 
 
 class _Watcher(cp_model.CpSolverSolutionCallback):
     """Reports solutions as they are found."""
 
-    def __init__(self, progress: _Progress) -> None:
+    def __init__(self, progress: _Progress, then: Callable[[], None]) -> None:
         super().__init__()
         self._progress = progress
+        self._then = then
 
     def on_solution_callback(self) -> None:
         """Called by CP-SAT with each improved solution."""
         self._progress.objective(round(self.objective_value), "cp-sat")
+        self._then()
 
 
 class _Progress:
@@ -154,6 +191,11 @@ class _Progress:
         self._objective: int | None = None
         self._bound = 0
         self.events: list[Event] = []
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of the best latency from the best bound; 1 before there is a schedule."""
+        return 1.0 if self._objective is None else (self._objective - self._bound) / self._objective
 
     def objective(self, value_ns: int, source: str) -> None:
         """A schedule was found."""

@@ -1,53 +1,42 @@
 """An oracle for tiny instances: every schedule that could be best is looked at, without a solver.
 
-The decision space is that of the joint model, built a second time from the problem statement and by other means, so
-that the two can be held against each other. The search has three levels.
+The decision space is that of the joint model, built a second time and by other means, so that the two can be held
+against each other. Three levels are searched: all exact covers by candidates with all their implementations; for
+every tensor all routes (:class:`Route`); and the order of activities that want the same resource.
 
-1. *Kernels*: all exact covers by candidates, times all implementations.
-2. *Routes*: for every tensor, where each reader gets it from and what its producer does with it (:class:`Route`).
-3. *Orders*: which of two activities that want the same resource comes first.
+Why that is complete. Once kernels and routes are fixed, every rule of time has the form ``v[j] >= v[i] + c`` over
+events (start, phase and end of a kernel, start of a move, end of a stay in L2), without upper limits. The earliest
+solution is a longest path and least in every component, hence in the latency. If it breaks a capacity at some instant,
+a *conflict set* is alive there that does not fit together. In a best schedule its activities are not all alive at one
+time; intervals that overlap pairwise share an instant, so for some ordered pair one ends before the other starts. The
+search tries every ordered pair, each as one more constraint of the same form; one of them holds in the best schedule,
+whose times are never before the earliest ones of that branch. Branches are finite: each constraint parts a pair that
+no earlier one did. Blocks that fit into L2 by bytes but not by addresses, and kernels whose core counts fit but not
+their core numbers (``formulations.cores`` finds none), are parted likewise: had all pairs that overlap in the earliest
+solution overlapped in the best schedule as well, its addresses or core numbers would have served here. All this takes
+activities of at least 1 ns, which :func:`optimum` checks.
 
-Why it is complete. Once kernels and routes are fixed, every rule of time has the form ``v[j] >= v[i] + c`` over
-events (start, phase and end of a kernel, start of a move, end of a stay in L2), with no upper limits: the earliest
-solution is a longest path, and it is least in every component, hence in the latency. If it breaks a capacity at some
-instant, a *conflict set* of activities is alive there that do not fit together. In a best schedule they are not all
-alive at one time; intervals that overlap pairwise share an instant, so some ordered pair of them stands apart there:
-one ends before the other starts. The search tries every ordered pair of the set, each as one more constraint of the
-same form; one of them holds in the best schedule, whose times are therefore never before the earliest ones of that
-branch. A branch is finite, for every new constraint separates a pair that no earlier one did. Blocks of L2 that fit
-by bytes but not by addresses, and kernels whose core counts fit but not their core numbers, are resolved likewise: had
-all pairs that overlap in the earliest solution overlapped in the best schedule too, its addresses or core numbers
-would have served here. Activities have to last at least 1 ns for this, which :func:`optimum` checks.
-
-What is skipped is dominated for certain: writing a tensor out that nobody reads from HBM, keeping one that nobody
-reads from L2, moving one that nobody reads from where it lands; and, where all tensors and workspaces fit into L2
-together, anything but reading a made tensor where its producer left it (the kernels may keep their starts, end no
-later, and no block is ever in the way of another).
+What is skipped is dominated for certain: writing out a tensor that nobody reads from HBM, keeping or moving one that
+nobody reads there; and, where all tensors and workspaces fit into L2 together, reading a made tensor anywhere but
+where its producer left it (with all starts as they were, kernels end no later and no block is in another's way).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from heapq import heappop, heappush
 from itertools import permutations, product
 
 from formulations.cores import assign_cores
 from formulations.facts import Facts
-from formulations.plan import (
-    Decisions,
-    KernelChoice,
-    MoveChoice,
-    ResidencyChoice,
-    build_schedule,
-    time_decisions,
-)
+from formulations.plan import Decisions, KernelChoice, MoveChoice, ResidencyChoice, build_schedule, time_decisions
 from instances.errors import InputError, NoScheduleError
 from instances.instance import Instance
 from instances.kernels import Candidate, Cost, KernelKind, Tiling
 from instances.schedule import MoveKind, Source
 from solvers.bounds import prove, quick_bounds
+from solvers.conflicts import Activity, Arc, Demand, Network, Resource, place
 from solvers.interface import Event, Options, Result
 from solvers.sequential import unfused_decisions
 
@@ -56,9 +45,6 @@ MAX_OPERATORS = 6
 
 ARGUMENT = "exhaustive search"
 """Name of the bound: nothing in the decision space is faster."""
-
-Arc = tuple[int, int, int]
-"""``(i, j, c)``: event ``j`` comes at least ``c`` ns after event ``i``."""
 
 
 class Way(StrEnum):
@@ -71,432 +57,255 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A chosen kernel: candidate and implementation (by index too), and the numbers of its three events."""
+    """A chosen kernel (``numbers``: candidate and implementation) and its events: start, start of its phase, end."""
 
-    number: int
-    candidate_index: int
-    implementation: int
+    numbers: tuple[int, int]
     candidate: Candidate
     kind: KernelKind
     tiling: Tiling
     cost: Cost
-
-    @property
-    def start(self) -> int:
-        """Event: start of the kernel."""
-        return 3 * self.number
-
-    @property
-    def phase(self) -> int:
-        """Event: start of its HBM phase; without meaning where it has none."""
-        return 3 * self.number + 1
-
-    @property
-    def end(self) -> int:
-        """Event: end of the kernel."""
-        return 3 * self.number + 2
-
-
-@dataclass(frozen=True)
-class Activity:
-    """What holds a resource from event ``start`` until ``lag_ns`` after event ``end``, for ``least_ns`` or more."""
-
     start: int
+    phase: int
     end: int
-    lag_ns: int
-    least_ns: int
-
-    def meets(self, other: Activity, times: Sequence[int]) -> bool:
-        """Whether the two are alive at one time."""
-        return (
-            times[self.start] < times[other.end] + other.lag_ns and times[other.start] < times[self.end] + self.lag_ns
-        )
-
-
-@dataclass(frozen=True)
-class Resource:
-    """A capacity, and who asks how much of it."""
-
-    capacity: int
-    users: tuple[tuple[Activity, int], ...]
-
-    def conflict(self, times: Sequence[int]) -> list[Activity]:
-        """A smallest set of users alive at one instant that together ask too much; empty where there is none.
-
-        The largest users are taken first, until they exceed the capacity: without any one of them the rest fits.
-        """
-        for instant in sorted({times[user.start] for user, _ in self.users}):
-            alive = [
-                (user, amount)
-                for user, amount in self.users
-                if times[user.start] <= instant < times[user.end] + user.lag_ns
-            ]
-            if sum(amount for _, amount in alive) <= self.capacity:
-                continue
-            chosen: list[Activity] = []
-            wanted = 0
-            for user, amount in sorted(alive, key=lambda item: -item[1]):
-                chosen.append(user)
-                wanted += amount
-                if wanted > self.capacity:
-                    return chosen
-        return []
-
-
-@dataclass(frozen=True)
-class Block:
-    """Bytes of L2 held by a tensor (``near`` or ``far``) or, with no tensor, by a kernel's workspace."""
-
-    activity: Activity
-    size_bytes: int
-    way: Way | None
-    owner: str | int
 
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """What becomes of one tensor: the way of each reader, and whether it is written in the phase or by a move.
+    """What becomes of one tensor.
 
-    ``event`` is the first of its four events: start of the spill, start of the fill or prefetch, end of its stay
-    where the producer left it, end of its stay where the move brought it. ``phase_ns`` and ``drawn_ns`` are channel
-    time and port time that it adds to kernels, by number.
+    ``ways`` has the way of each reader, by position. Its producer leaves it in L2 (``keep``), writes it in its phase
+    (``back``), or has it written by a move (``spill``); a move brings it (``fill``, also for a prefetch). ``events``:
+    start of the spill, start of the fill, end of the stay that the producer began, and of the one that the fill
+    began. ``phase_ns`` and ``drawn_ns`` are channel and port time that it adds to kernels, by position.
     """
 
     tensor: str
-    event: int
+    events: range
     maker: Job | None
-    ways: tuple[tuple[Job, Way], ...]
+    ways: Mapping[int, Way]
+    keep: bool
     back: bool
     spill: bool
+    fill: bool
     move_ns: int
     phase_ns: Mapping[int, int]
     drawn_ns: Mapping[int, int]
-
-    @property
-    def keep(self) -> bool:
-        """Whether the producer leaves it in L2: somebody reads it there, or the spill does."""
-        return self.spill or any(way is Way.NEAR for _, way in self.ways)
-
-    @property
-    def fill(self) -> bool:
-        """Whether a move brings it into L2."""
-        return any(way is Way.FAR for _, way in self.ways)
 
     @property
     def channel_ns(self) -> int:
         """Time that it costs on the HBM channel."""
         return sum(self.phase_ns.values()) + (self.spill + self.fill) * self.move_ns
 
-    def arcs(self) -> Iterator[Arc]:
+    def arcs(self, jobs: Sequence[Job]) -> Iterator[Arc]:
         """Constraints of its moves and stays."""
-        spill, fill, near_end, far_end = range(self.event, self.event + 4)
-        if self.maker is not None and self.keep:
-            yield self.maker.end, near_end, 0
-        if self.maker is not None and self.spill:
-            yield self.maker.end, spill, 0
+        spill, fill, near_end, far_end = self.events
+        if self.maker is not None:
+            wanted = ((self.keep, near_end), (self.spill, spill), (self.fill, fill))
+            yield from ((self.maker.end, event, 0) for there, event in wanted if there)
+        if self.spill:
             yield spill, near_end, self.move_ns
-        if self.maker is not None and self.fill:
-            yield self.maker.end, fill, 0
-        if self.fill and self.spill:
+        if self.spill and self.fill:
             yield spill, fill, self.move_ns
-        for job, way in self.ways:
-            if way is Way.FAR:
-                yield fill, job.start, self.move_ns
-                yield job.end, far_end, 0
-            elif way is Way.NEAR:
-                yield job.end, near_end, 0
+        for position, way in self.ways.items():
+            if way is Way.NEAR:
+                yield jobs[position].end, near_end, 0
+            elif way is Way.FAR:
+                yield fill, jobs[position].start, self.move_ns
+                yield jobs[position].end, far_end, 0
             elif self.spill:
-                yield spill, job.start, self.move_ns
-
-    def moves(self) -> list[Activity]:
-        """Its explicit moves, on the HBM channel."""
-        wanted = ((self.spill, self.event), (self.fill, self.event + 1))
-        return [Activity(event, event, self.move_ns, self.move_ns) for there, event in wanted if there]
-
-    def blocks(self, size_bytes: int) -> list[Block]:
-        """Its stays in L2; the room is taken when the producer, or the move, starts."""
-        found = []
-        if self.maker is not None and self.keep:
-            found.append(Block(Activity(self.maker.start, self.event + 2, 0, 1), size_bytes, Way.NEAR, self.tensor))
-        if self.fill:
-            found.append(Block(Activity(self.event + 1, self.event + 3, 0, 1), size_bytes, Way.FAR, self.tensor))
-        return found
-
-
-class Network:
-    """Difference constraints that come and go, and their earliest solution."""
-
-    def __init__(self, events: int) -> None:
-        self.events = events
-        self._after: list[list[tuple[int, int]]] = [[] for _ in range(events)]
-        self._added: list[Arc] = []
-
-    def require(self, arcs: Iterator[Arc] | Sequence[Arc]) -> int:
-        """Add constraints; returns a mark for :meth:`earliest` and :meth:`withdraw`."""
-        mark = len(self._added)
-        for i, j, lag in arcs:
-            self._after[i].append((j, lag))
-            self._added.append((i, j, lag))
-        return mark
-
-    def withdraw(self, mark: int) -> None:
-        """Take back all constraints added since a mark."""
-        while len(self._added) > mark:
-            self._after[self._added.pop()[0]].pop()
-
-    def earliest(self, times: Sequence[int], mark: int, limit_ns: int) -> list[int] | None:
-        """Least times that are no less than ``times`` and satisfy all; ``times`` satisfies those before ``mark``.
-
-        ``None`` where an event would come at ``limit_ns`` or later, as it does on a cycle: no event comes after the
-        end of the schedule.
-        """
-        found = list(times)
-        moved = [i for i, _, _ in self._added[mark:]]
-        while moved:
-            i = moved.pop()
-            for j, lag in self._after[i]:
-                if found[i] + lag > found[j]:
-                    found[j] = found[i] + lag
-                    if found[j] >= limit_ns:
-                        return None
-                    moved.append(j)
-        return found
-
-    def after(self, times: Sequence[int], final: Mapping[int, int]) -> list[int]:
-        """Per event: the longest way from it to the end, where event ``i`` of ``final`` is ``final[i]`` away."""
-        found = [final.get(i, 0) for i in range(self.events)]
-        order = sorted(range(self.events), key=lambda i: -times[i])
-        changed = True
-        while changed:  # once, and once more to see that it was enough, unless events coincide
-            changed = False
-            for i in order:
-                for j, lag in self._after[i]:
-                    if found[j] + lag > found[i]:
-                        found[i] = found[j] + lag
-                        changed = True
-        return found
-
-
-def preemptive(jobs: Sequence[tuple[int, int, int]]) -> int:
-    """Least end on one machine if jobs could be interrupted; a job is (earliest start, length, what follows it).
-
-    Jackson's rule: at any time work on the job, of those that may start, with the most to follow.
-    """
-    waiting = sorted(jobs, reverse=True)
-    ready: list[tuple[int, int]] = []  # (less what follows, left to do)
-    now = end = 0
-    while waiting or ready:
-        if not ready:
-            now = max(now, waiting[-1][0])
-        while waiting and waiting[-1][0] <= now:
-            _, length, follows = waiting.pop()
-            heappush(ready, (-follows, length))
-        follows, left = heappop(ready)
-        done = min(left, waiting[-1][0] - now) if waiting else left
-        now += done
-        if done < left:
-            heappush(ready, (follows, left - done))
-        else:
-            end = max(end, now - follows)
-    return end
-
-
-def place(blocks: Sequence[Block], times: Sequence[int], capacity: int) -> list[int] | None:
-    """Addresses for blocks of L2, by exact backtracking; ``None`` where there are none.
-
-    Put blocks down in the order of their addresses in some solution, each on top of all those it meets: none comes
-    to lie higher than there. So it is enough to try all orders.
-    """
-    size = len(blocks)
-    meets = [[blocks[i].activity.meets(blocks[j].activity, times) for j in range(size)] for i in range(size)]
-    offsets = [-1] * size
-
-    def put(left: list[int]) -> bool:
-        for i in left:
-            tops = (offsets[j] + blocks[j].size_bytes for j in range(size) if offsets[j] >= 0 and meets[i][j])
-            offsets[i] = max(tops, default=0)
-            if offsets[i] + blocks[i].size_bytes <= capacity and put([j for j in left if j != i]):
-                return True
-            offsets[i] = -1
-        return not left
-
-    return offsets if put(sorted(range(size), key=lambda i: -blocks[i].size_bytes)) else None
+                yield spill, jobs[position].start, self.move_ns
 
 
 class Case:
-    """One choice of kernels: its events, its constraints, and the routes open to each tensor."""
+    """One choice of kernels: its constraints, and the routes open to each tensor, costliest tensor first."""
 
-    def __init__(self, facts: Facts, jobs: Sequence[Job]) -> None:
+    def __init__(self, facts: Facts, numbers: Iterable[tuple[int, int]]) -> None:
         self.facts = facts
-        self.jobs = jobs
-        self.maker = {t: job for job in jobs for t in job.candidate.writes}
-        tensors = sorted({t for job in jobs for t in (*job.candidate.reads, *job.candidate.writes)})
-        self.network = Network(3 * len(jobs) + 4 * len(tensors))
-        room = sum(facts.l2_size[t] for t in tensors) + sum(job.cost.workspace_bytes for job in jobs)
-        self._roomy = room <= facts.l2_capacity
-        self.options = [list(self._routes(t, 3 * len(jobs) + 4 * n)) for n, t in enumerate(tensors)]
+        self.jobs: list[Job] = []
+        for n, (g, i) in enumerate(numbers):
+            candidate = facts.instance.candidates[g]
+            way, events = facts.instance.implementations(candidate)[i], range(3 * n, 3 * n + 3)
+            self.jobs.append(Job((g, i), candidate, facts.kind(candidate), way.tiling, way.cost, *events))
+        self._maker = {t: job for job in self.jobs for t in job.candidate.writes}
+        tensors = sorted({t for job in self.jobs for t in (*job.candidate.reads, *job.candidate.writes)})
+        self.events = 3 * len(self.jobs) + 4 * len(tensors)
+        needed = sum(facts.l2_size[t] for t in tensors) + sum(job.cost.workspace_bytes for job in self.jobs)
+        self._roomy = needed <= facts.l2_capacity
+        firsts = range(3 * len(self.jobs), self.events, 4)
+        self.options = [list(self._routes(t, range(n, n + 4))) for t, n in zip(tensors, firsts, strict=True)]
         self.options.sort(key=lambda routes: -max(route.channel_ns for route in routes))
-        self.channel_ns = [min(route.channel_ns for route in routes) for routes in self.options]
-        mark = self.network.require(list(self._arcs()))
-        self.times = self.network.earliest([0] * self.network.events, mark, 1 << 60)
+        self.least_ns = [min(route.channel_ns for route in routes) for routes in self.options]
+        self.network = Network(self.events)
+        self.network.require(arc for job in self.jobs for arc in self._arcs(job))
 
-    def _arcs(self) -> Iterator[Arc]:
-        """Least durations, and producers before consumers."""
-        for job in self.jobs:
-            yield job.start, job.end, job.cost.least_ns
-            yield job.start, job.phase, job.cost.head_ns
-            for t in job.candidate.reads:
-                if t in self.maker:
-                    yield self.maker[t].end, job.start, 0
+    def _arcs(self, job: Job) -> Iterator[Arc]:
+        """Least duration, and producers before the kernel."""
+        yield job.start, job.end, job.cost.least_ns
+        yield job.start, job.phase, job.cost.head_ns
+        yield from ((self._maker[t].end, job.start, 0) for t in job.candidate.reads if t in self._maker)
 
-    def _routes(self, tensor: str, event: int) -> Iterator[Route]:
-        """Every way to deal with a tensor that is not pointless, those through L2 first."""
-        facts = self.facts
-        maker = self.maker.get(tensor)
-        readers = [job for job in self.jobs if tensor in job.candidate.reads]
-        stays = facts.can_stay(tensor)
-        if maker is None:
-            open_ways = (Way.STREAM, Way.FAR) if tensor in facts.prefetchable else (Way.STREAM,)
-        elif self._roomy:
-            open_ways = (Way.NEAR,)
-        else:
-            open_ways = (Way.NEAR, Way.STREAM, Way.FAR) if stays else (Way.STREAM,)
-        for ways in product(open_ways, repeat=len(readers)):
-            in_hbm = maker is not None and (facts.is_output(tensor) or any(way is not Way.NEAR for way in ways))
-            for spill in (False, True) if in_hbm and stays else (False,):
-                back = in_hbm and not spill
-                streams = [job for job, way in zip(readers, ways, strict=True) if way is Way.STREAM]
-                phase = {job.number: facts.read_ns(job.candidate, tensor) for job in streams}
-                if maker is not None and back:
-                    phase[maker.number] = facts.write_ns(tensor)
-                drawn = {j.number: facts.miss_ns(j.cost, facts.read_bytes(j.candidate, tensor)) for j in streams}
-                choice = tuple(zip(readers, ways, strict=True))
-                yield Route(tensor, event, maker, choice, back, spill, facts.move_ns(tensor), phase, drawn)
+    def _routes(self, tensor: str, events: range) -> Iterator[Route]:
+        """Every way to deal with a tensor that is not pointless."""
+        facts, maker, stays = self.facts, self._maker.get(tensor), self.facts.can_stay(tensor)
+        ways = [Way.STREAM]
+        if maker is not None:
+            ways = [Way.NEAR] if self._roomy else [Way.NEAR, Way.STREAM, Way.FAR] if stays else ways
+        elif tensor in facts.prefetchable:
+            ways = [Way.STREAM, Way.FAR]
+        readers = [n for n, job in enumerate(self.jobs) if tensor in job.candidate.reads]
+        for choice in product(ways, repeat=len(readers)):
+            out = maker is not None and (facts.is_output(tensor) or any(way is not Way.NEAR for way in choice))
+            for spill in (False, True) if out and stays else (False,):
+                phase, drawn = {}, {}
+                for n, way in zip(readers, choice, strict=True):
+                    if way is Way.STREAM:
+                        phase[n] = facts.read_ns(self.jobs[n].candidate, tensor)
+                        moved = facts.read_bytes(self.jobs[n].candidate, tensor)
+                        drawn[n] = facts.miss_ns(self.jobs[n].cost, moved)
+                if maker is not None and out and not spill:
+                    phase[self.jobs.index(maker)] = facts.write_ns(tensor)
+                yield Route(
+                    tensor=tensor,
+                    events=events,
+                    maker=maker,
+                    ways=dict(zip(readers, choice, strict=True)),
+                    keep=spill or Way.NEAR in choice,
+                    back=out and not spill,
+                    spill=spill,
+                    fill=Way.FAR in choice,
+                    move_ns=facts.move_ns(tensor),
+                    phase_ns=phase,
+                    drawn_ns=drawn,
+                )
 
-    def phase_ns(self, job: Job, routes: Sequence[Route]) -> int:
+    def phase_ns(self, n: int, routes: Sequence[Route]) -> int:
         """Channel time of a kernel's phase."""
-        return sum(route.phase_ns.get(job.number, 0) for route in routes)
+        return sum(route.phase_ns.get(n, 0) for route in routes)
 
-    def duration_ns(self, job: Job, routes: Sequence[Route]) -> int:
+    def duration_ns(self, n: int, routes: Sequence[Route]) -> int:
         """Least duration of a kernel: head, then the longest of engines, phase and ports, then tail."""
-        drawn = sum(route.drawn_ns.get(job.number, 0) for route in routes)
-        return job.cost.head_ns + max(job.cost.busy_ns, drawn, self.phase_ns(job, routes)) + job.cost.tail_ns
+        cost, drawn = self.jobs[n].cost, sum(route.drawn_ns.get(n, 0) for route in routes)
+        return cost.head_ns + max(cost.busy_ns, drawn, self.phase_ns(n, routes)) + cost.tail_ns
 
     def arcs_of(self, routes: Sequence[Route]) -> Iterator[Arc]:
         """What the last of some routes adds: its moves and stays, and longer phases and kernels."""
-        last = routes[-1]
-        yield from last.arcs()
-        for job in self.jobs:
-            if job.number in last.phase_ns:
-                yield job.phase, job.end, self.phase_ns(job, routes) + job.cost.tail_ns
-                yield job.start, job.end, self.duration_ns(job, routes)
-
-    def latency(self, times: Sequence[int], routes: Sequence[Route]) -> int:
-        """End of the last kernel or spill."""
-        spills = [times[route.event] + route.move_ns for route in routes if route.spill]
-        return max([*(times[job.end] for job in self.jobs), *spills])
-
-    def decisions(
-        self, times: Sequence[int], routes: Sequence[Route], blocks: Sequence[Block], offsets: Sequence[int]
-    ) -> Decisions:
-        """The leaf of a search, as solvers hand it over."""
-        address = {(b.way, b.owner): offset for b, offset in zip(blocks, offsets, strict=True)}
-        way = {(route.tensor, job.number): way for route in routes for job, way in route.ways}
-        by_name = {route.tensor: route for route in routes}
-        kernels = tuple(
-            KernelChoice(
-                candidate=job.candidate_index,
-                implementation=job.implementation,
-                start_ns=times[job.start],
-                hbm_start_ns=times[job.phase] if self.phase_ns(job, routes) else None,
-                reads={t: Source.HBM if way[t, job.number] is Way.STREAM else Source.L2 for t in job.candidate.reads},
-                writes={t: (by_name[t].keep, by_name[t].back) for t in job.candidate.writes},
-                far=frozenset(t for t in job.candidate.reads if way[t, job.number] is Way.FAR),
-                workspace_offset_bytes=address.get((None, job.number)),
-            )
-            for job in self.jobs
-        )
-        moves = [MoveChoice(r.tensor, MoveKind.SPILL, times[r.event]) for r in routes if r.spill]
-        for r in routes:
-            if r.fill:
-                kind = MoveKind.PREFETCH if r.maker is None else MoveKind.FILL
-                moves.append(MoveChoice(r.tensor, kind, times[r.event + 1]))
-        stays = tuple(
-            ResidencyChoice(str(b.owner), address[b.way, b.owner], brought=b.way is Way.FAR)
-            for b in blocks
-            if b.way is not None
-        )
-        return Decisions(kernels, tuple(moves), stays)
+        yield from routes[-1].arcs(self.jobs)
+        for n in routes[-1].phase_ns:
+            job = self.jobs[n]
+            yield job.phase, job.end, self.phase_ns(n, routes) + job.cost.tail_ns
+            yield job.start, job.end, self.duration_ns(n, routes)
 
 
-@dataclass(frozen=True)
 class Leaf:
-    """Kernels and routes, with the resources that are left to share out."""
+    """Kernels and routes, with the resources that are left to share out; some tensors may still have no route.
 
-    case: Case
-    routes: tuple[Route, ...]
-    resources: tuple[Resource, ...]
-    spans: tuple[Activity, ...]
-    blocks: tuple[Block, ...]
+    ``stays`` are the blocks of tensors in L2, by tensor and whether a move brought it; ``workspaces`` those of kernels,
+    by position. The room for a stay is taken when its producer, or the move, starts.
+    """
 
-    @staticmethod
-    def of(case: Case, routes: Sequence[Route]) -> Leaf:
-        """Collect who asks for what."""
-        facts, machine, jobs = case.facts, case.facts.machine, case.jobs
-        channel = [move for route in routes for move in route.moves()]
-        channel += [Activity(job.phase, job.phase, ns, ns) for job in jobs if (ns := case.phase_ns(job, routes))]
-        spans = [(job, Activity(job.start, job.end, 0, case.duration_ns(job, routes))) for job in jobs]
-        blocks = [Block(span, size, None, job.number) for job, span in spans if (size := job.cost.workspace_bytes)]
-        blocks += [block for route in routes for block in route.blocks(facts.l2_size[route.tensor])]
-        resources = (
-            Resource(1, tuple((activity, 1) for activity in channel)),
-            Resource(1, tuple((span, 1) for job, span in spans if job.kind is KernelKind.LINK)),
-            Resource(machine.aic_count, tuple((span, job.tiling.aic) for job, span in spans if job.tiling.aic)),
-            Resource(machine.aiv_count, tuple((span, job.tiling.aiv) for job, span in spans if job.tiling.aiv)),
-            Resource(1000, tuple((span, job.tiling.l2_permille) for job, span in spans if job.tiling.l2_permille)),
-            Resource(facts.l2_capacity, tuple((block.activity, block.size_bytes) for block in blocks)),
-        )
-        return Leaf(case, tuple(routes), resources, tuple(span for _, span in spans), tuple(blocks))
+    def __init__(self, case: Case, routes: Sequence[Route]) -> None:
+        self.case, self.routes, self.facts = case, routes, case.facts
+        self.spans = [Activity(job.start, job.end, 0, case.duration_ns(n, routes)) for n, job in enumerate(case.jobs)]
+        self.workspaces: dict[int, Demand] = {}
+        for n, job in enumerate(case.jobs):
+            if job.cost.workspace_bytes:
+                self.workspaces[n] = (self.spans[n], job.cost.workspace_bytes)
+        self.stays: dict[tuple[str, bool], Demand] = {}
+        for route in routes:
+            size, (_, fill, near_end, far_end) = self.facts.l2_size[route.tensor], route.events
+            if route.maker is not None and route.keep:
+                self.stays[route.tensor, False] = (Activity(route.maker.start, near_end), size)
+            if route.fill:
+                self.stays[route.tensor, True] = (Activity(fill, far_end), size)
+        self.resources = self._resources()
+
+    def _resources(self) -> list[Resource]:
+        """All that is shared: channel, link, cores, L2 rate, L2 bytes."""
+        machine, jobs = self.facts.machine, self.case.jobs
+        lengths = [self.case.phase_ns(n, self.routes) for n in range(len(jobs))]
+        channel = [Activity(job.phase, job.phase, ns, ns) for job, ns in zip(jobs, lengths, strict=True) if ns]
+        for route in self.routes:
+            starts = [event for event, there in zip(route.events, (route.spill, route.fill), strict=False) if there]
+            channel += [Activity(start, start, route.move_ns, route.move_ns) for start in starts]
+        held = list(zip(self.spans, jobs, strict=True))
+        return [
+            Resource(1, [(activity, 1) for activity in channel]),
+            Resource(1, [(span, 1) for span, job in held if job.kind is KernelKind.LINK]),
+            Resource(machine.aic_count, [(span, job.tiling.aic) for span, job in held if job.tiling.aic]),
+            Resource(machine.aiv_count, [(span, job.tiling.aiv) for span, job in held if job.tiling.aiv]),
+            Resource(1000, [(span, job.tiling.l2_permille) for span, job in held if job.tiling.l2_permille]),
+            Resource(self.facts.l2_capacity, self.blocks),
+        ]
+
+    @property
+    def blocks(self) -> list[Demand]:
+        """All that lies in L2, workspaces first."""
+        return [*self.workspaces.values(), *self.stays.values()]
+
+    def latency(self, times: Sequence[int]) -> int:
+        """End of the last kernel or spill."""
+        spills = [times[route.events[0]] + route.move_ns for route in self.routes if route.spill]
+        return max([*(times[job.end] for job in self.case.jobs), *spills])
 
     def bound(self, times: Sequence[int]) -> int:
-        """No branch from here ends earlier.
-
-        Longest path; and of each resource the users that ask for more than half of it, with what must precede and
-        follow them: they take turns.
-        """
-        final = {job.end: 0 for job in self.case.jobs}
-        final.update({route.event: route.move_ns for route in self.routes if route.spill})
-        after = self.case.network.after(times, final)
-        best = self.case.latency(times, self.routes)
-        for resource in self.resources:
-            turns = [user for user, amount in resource.users if 2 * amount > resource.capacity]
-            if len(turns) > 1:
-                best = max(best, preemptive([(times[u.start], u.least_ns, after[u.end] - u.lag_ns) for u in turns]))
-        return best
+        """No branch from here ends earlier."""
+        return max(self.latency(times), *(resource.bound(times) for resource in self.resources))
 
     def clashes(self, times: Sequence[int]) -> list[list[Activity]]:
-        """A conflict set of each resource that is asked for too much."""
-        return [conflict for resource in self.resources if (conflict := resource.conflict(times))]
+        """A conflict set of each resource that is asked for too much; else of blocks, else of kernels, that clash."""
+        found = [conflict for resource in self.resources if (conflict := resource.conflict(times))]
+        if not found and place(self.blocks, times, self.facts.l2_capacity) is None:
+            found = [self._unplaced(times)]
+        if not found and not self._has_cores(times):
+            found = [list(self.spans)]
+        return found
 
-    def unplaced(self, times: Sequence[int]) -> list[Activity]:
+    def _unplaced(self, times: Sequence[int]) -> list[Activity]:
         """Blocks that cannot all be placed, as few as dropping them one by one leaves."""
-        left = list(self.blocks)
+        left = self.blocks
         for block in self.blocks:
-            fewer = [other for other in left if other is not block]
-            if place(fewer, times, self.case.facts.l2_capacity) is None:
+            fewer = [other for other in left if other[0] is not block[0]]
+            if place(fewer, times, self.facts.l2_capacity) is None:
                 left = fewer
-        return [block.activity for block in left]
+        return [activity for activity, _ in left]
 
-    def has_cores(self, times: Sequence[int]) -> bool:
-        """Whether the kernels find core numbers: a mixed kernel needs cube cores with their own vector cores."""
-        jobs = sorted(self.case.jobs, key=lambda job: (times[job.start], times[job.end]))
+    def _has_cores(self, times: Sequence[int]) -> bool:
+        """Whether core numbers exist: a mixed kernel needs cube cores together with their own vector cores."""
+        runs = [(times[job.start], times[job.end], job.kind, job.tiling) for job in self.case.jobs]
         try:
-            assign_cores(
-                self.case.facts.machine, [(times[job.start], times[job.end], job.kind, job.tiling) for job in jobs]
-            )
+            assign_cores(self.facts.machine, sorted(runs, key=lambda run: run[:2]))
         except NoScheduleError:
             return False
         return True
+
+    def decisions(self, times: Sequence[int]) -> Decisions:
+        """The schedule with these times, as solvers hand it over."""
+        places = place(self.blocks, times, self.facts.l2_capacity) or []
+        offsets = dict(zip([*self.workspaces, *self.stays], places, strict=True))
+        routes = {route.tensor: route for route in self.routes}
+        kernels = []
+        for n, job in enumerate(self.case.jobs):
+            ways = {t: routes[t].ways[n] for t in job.candidate.reads}
+            choice = KernelChoice(
+                candidate=job.numbers[0],
+                implementation=job.numbers[1],
+                start_ns=times[job.start],
+                hbm_start_ns=times[job.phase] if self.case.phase_ns(n, self.routes) else None,
+                reads={t: Source.HBM if way is Way.STREAM else Source.L2 for t, way in ways.items()},
+                writes={t: (routes[t].keep, routes[t].back) for t in job.candidate.writes},
+                far=frozenset(t for t, way in ways.items() if way is Way.FAR),
+                workspace_offset_bytes=offsets.get(n),
+            )
+            kernels.append(choice)
+        moves = []
+        for route in self.routes:
+            if route.spill:
+                moves.append(MoveChoice(route.tensor, MoveKind.SPILL, times[route.events[0]]))
+            if route.fill:
+                kind = MoveKind.FILL if route.maker else MoveKind.PREFETCH
+                moves.append(MoveChoice(route.tensor, kind, times[route.events[1]]))
+        stays = (ResidencyChoice(t, offsets[t, brought], brought) for t, brought in self.stays)
+        return Decisions(tuple(kernels), tuple(moves), tuple(stays))
 
 
 class Search:
@@ -508,26 +317,27 @@ class Search:
     def __init__(self, facts: Facts, limit_nodes: int) -> None:
         self.best = unfused_decisions(facts)
         self.best_ns = max(time_decisions(facts, self.best).end)
+        self.nodes = 0
         self._limit = limit_nodes
-        self._nodes = 0
 
     def run(self, case: Case) -> None:
-        """Look at all schedules with the kernels of a case."""
-        if case.times is not None:
-            self._route(case, case.times, [])
+        """Look at all schedules with the kernels of a case that may beat the best."""
+        times = self._child(case.network, [0] * case.events, 0)
+        if times is not None:
+            self._route(case, times, [])
 
-    def _child(self, case: Case, times: Sequence[int], mark: int) -> list[int] | None:
-        self._nodes += 1
-        if self._nodes > self._limit:
+    def _child(self, network: Network, times: Sequence[int], mark: int) -> list[int] | None:
+        self.nodes += 1
+        if self.nodes > self._limit:
             raise InputError(
                 f"the exhaustive search gave up after {self._limit} nodes; give a smaller graph or raise limit_nodes"
             )
-        return case.network.earliest(times, mark, self.best_ns)
+        return network.earliest(times, mark, self.best_ns)
 
     def _route(self, case: Case, times: Sequence[int], routes: list[Route]) -> None:
-        """Decide on one more tensor. Those still open cost the channel their least, and delay nobody."""
-        channel = sum(route.channel_ns for route in routes) + sum(case.channel_ns[len(routes) :])
-        leaf = Leaf.of(case, routes)
+        """Decide on one more tensor; those still open delay nobody, but cost the channel their least."""
+        leaf = Leaf(case, routes)
+        channel = sum(route.channel_ns for route in routes) + sum(case.least_ns[len(routes) :])
         if max(channel, leaf.bound(times)) >= self.best_ns:
             return
         if len(routes) == len(case.options):
@@ -536,38 +346,27 @@ class Search:
         for route in case.options[len(routes)]:
             chosen = [*routes, route]
             mark = case.network.require(case.arcs_of(chosen))
-            later = self._child(case, times, mark)
+            later = self._child(case.network, times, mark)
             if later is not None:
                 self._route(case, later, chosen)
             case.network.withdraw(mark)
 
     def _order(self, leaf: Leaf, times: Sequence[int]) -> None:
-        """Record the earliest times if they make a schedule, else part a conflict set in all ways, best first."""
-        if leaf.bound(times) >= self.best_ns:
-            return
-        case, network = leaf.case, leaf.case.network
-        apart = leaf.clashes(times)
-        if not apart:
-            offsets = place(leaf.blocks, times, leaf.case.facts.l2_capacity)
-            if offsets is None:
-                apart = [leaf.unplaced(times)]
-            elif not leaf.has_cores(times):
-                apart = [list(leaf.spans)]
-            else:
-                self.best_ns = leaf.case.latency(times, leaf.routes)
-                self.best = leaf.case.decisions(times, leaf.routes, leaf.blocks, offsets)
-                return
-        for _, later, arc in self._least(leaf, times, apart):
-            mark = leaf.case.network.require([arc])
-            self._order(leaf, later)
-            leaf.case.network.withdraw(mark)
+        """Record the earliest times if they make a schedule, else part a conflict set in all ways, best first.
 
-    def _least(
-        self, leaf: Leaf, times: Sequence[int], apart: Sequence[Sequence[Activity]]
-    ) -> list[tuple[int, list[int], Arc]]:
-        """The ways to part one of several conflict sets: the one that leaves the fewest and the longest branches."""
-        ways = [self._part(leaf, times, activities) for activities in apart]
-        return min(ways, key=lambda found: (len(found), -sum(bound for bound, _, _ in found)))
+        Of several conflict sets, the one that leaves the fewest and the longest branches.
+        """
+        clashes = leaf.clashes(times)
+        if not clashes:
+            self.best_ns, self.best = leaf.latency(times), leaf.decisions(times)
+            return
+        branches = [self._part(leaf, times, activities) for activities in clashes]
+        network = leaf.case.network
+        for bound, later, arc in min(branches, key=lambda found: (len(found), -sum(bound for bound, _, _ in found))):
+            if bound < self.best_ns:
+                mark = network.require([arc])
+                self._order(leaf, later)
+                network.withdraw(mark)
 
     def _part(self, leaf: Leaf, times: Sequence[int], apart: Sequence[Activity]) -> list[tuple[int, list[int], Arc]]:
         """All ways to let one of some activities end before another starts: bound, times and constraint of each."""
@@ -577,44 +376,36 @@ class Search:
             if one.meets(two, times):
                 arc = (one.end, two.start, one.lag_ns)
                 mark = network.require([arc])
-                later = self._child(leaf.case, times, mark)
+                later = self._child(network, times, mark)
+                network.withdraw(mark)
                 if later is not None and (bound := leaf.bound(later)) < self.best_ns:
                     found.append((bound, later, arc))
-                network.withdraw(mark)
         return sorted(found)
 
 
-def covers(instance: Instance) -> Iterator[tuple[int, ...]]:
-    """All sets of candidates that hold every operator once."""
-
-    def extend(chosen: tuple[int, ...], covered: frozenset[str]) -> Iterator[tuple[int, ...]]:
-        missing = next((name for name in instance.candidates_of if name not in covered), None)
-        if missing is None:
-            yield chosen
-            return
-        for g in instance.candidates_of[missing]:
-            members = instance.candidates[g].operators
-            if covered.isdisjoint(members):
-                yield from extend((*chosen, g), covered.union(members))
-
-    return extend((), frozenset())
+def covers(instance: Instance, chosen: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    """All sets of candidates, from those chosen on, that hold every operator once."""
+    covered = {name for g in chosen for name in instance.candidates[g].operators}
+    missing = next((name for name in instance.candidates_of if name not in covered), None)
+    if missing is None:
+        yield chosen
+        return
+    for g in instance.candidates_of[missing]:
+        if covered.isdisjoint(instance.candidates[g].operators):
+            yield from covers(instance, (*chosen, g))
 
 
-def cases(facts: Facts, limit_ns: int) -> Iterator[tuple[int, list[Job]]]:
-    """All choices of kernels and implementations that may end before ``limit_ns``, with a lower bound each."""
+def cases(facts: Facts) -> Iterator[tuple[int, tuple[tuple[int, int], ...]]]:
+    """All choices of candidates with implementations (numbers), and what they ask at least of the cores (ns)."""
     instance, machine = facts.instance, facts.machine
-    for chosen in covers(instance):
-        ways = [instance.implementations(instance.candidates[g]) for g in chosen]
-        for indices in product(*(range(len(way)) for way in ways)):
-            jobs = []
-            for number, (g, i) in enumerate(zip(chosen, indices, strict=True)):
-                candidate, way = instance.candidates[g], ways[number][i]
-                jobs.append(Job(number, g, i, candidate, facts.kind(candidate), way.tiling, way.cost))
-            cube = sum(job.tiling.aic * job.cost.least_ns for job in jobs)
-            vector = sum(job.tiling.aiv * job.cost.least_ns for job in jobs)
-            work = max(-(-cube // machine.aic_count), -(-vector // machine.aiv_count))
-            if work < limit_ns:
-                yield work, jobs
+    for cover in covers(instance):
+        ways = [instance.implementations(instance.candidates[g]) for g in cover]
+        for numbers in product(*(range(len(way)) for way in ways)):
+            chosen = [way[i] for way, i in zip(ways, numbers, strict=True)]
+            cube = sum(way.tiling.aic * way.cost.least_ns for way in chosen)
+            vector = sum(way.tiling.aiv * way.cost.least_ns for way in chosen)
+            least = max(-(-cube // machine.aic_count), -(-vector // machine.aiv_count))
+            yield least, tuple(zip(cover, numbers, strict=True))
 
 
 def optimum(instance: Instance, limit_nodes: int = 2_000_000) -> tuple[int, Decisions]:
@@ -625,12 +416,12 @@ def optimum(instance: Instance, limit_nodes: int = 2_000_000) -> tuple[int, Deci
     instance
         At most :data:`MAX_OPERATORS` operators.
     limit_nodes
-        Nodes of the search, over all choices of kernels.
+        Most nodes of the search, over all choices of kernels.
 
     Raises
     ------
     InputError
-        If the graph is too large, some kernel would take no time, or the node limit is hit.
+        If the graph is too large, a kernel would take no time, or the node limit is hit.
     """
     if len(instance.graph.operators) > MAX_OPERATORS:
         raise InputError(
@@ -641,19 +432,16 @@ def optimum(instance: Instance, limit_nodes: int = 2_000_000) -> tuple[int, Deci
     if min(facts.least_ns) == 0:
         raise InputError(f"a kernel of {instance.name!r} takes 0 ns; the exhaustive search wants at least 1")
     search = Search(facts, limit_nodes)
-    for work_ns, jobs in sorted(cases(facts, search.best_ns), key=lambda item: item[0]):
-        if work_ns < search.best_ns:
-            search.run(Case(facts, jobs))
+    for least, numbers in sorted(cases(facts)):
+        if least < search.best_ns:
+            search.run(Case(facts, numbers))
     return search.best_ns, search.best
 
 
 def solve_exhaustive(instance: Instance, options: Options) -> Result:
-    """The best schedule, proven by enumeration. Takes as long as it takes: the node limit alone ends it early.
+    """The best schedule, proven by enumeration; raises as :func:`optimum` does.
 
-    Raises
-    ------
-    InputError
-        If the graph has more than :data:`MAX_OPERATORS` operators, or the node limit is hit.
+    The node limit alone ends it early: time limit, workers and seed play no part.
     """
     facts = Facts(instance)
     latency, decisions = optimum(instance)
