@@ -11,7 +11,6 @@ import time
 
 _STARTED = time.monotonic()  # the command line's clock, before the imports below take their time
 
-import logging  # noqa: E402
 from importlib import metadata  # noqa: E402
 
 from opt.api import (  # noqa: E402
@@ -50,5 +49,3 @@ try:
     __version__ = metadata.version("tilewright")
 except metadata.PackageNotFoundError:  # run from a source tree
     __version__ = "0+unknown"
-
-logging.getLogger("opt").addHandler(logging.NullHandler())

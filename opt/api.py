@@ -118,7 +118,7 @@ def generate(
 
 def _new_tokens(config: ModelConfig, phase: str) -> int:
     """Tokens per sequence where the caller names none."""
-    if phase == "decode":
+    if phase != "prefill":  # decode, or a word that is refused where the graph is built
         return 1
     if not config.causal and config.positions is not None:
         return config.positions
@@ -231,6 +231,7 @@ def solve_and_replay(
     )
     if warm_start is not None:
         _check_warm_start(instance, warm_start)
+    entry.load()  # outside of what follows: a broken installation is no reason to fall back
     try:
         return _replayed(instance, entry, _answer(instance, entry, options), options)
     except _UnsoundError as error:

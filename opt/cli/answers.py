@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from instances.documents import write_text
 from instances.errors import InvalidScheduleError
 from instances.schedule import Schedule
 from opt import api
@@ -96,6 +97,7 @@ def report(
     schedule: SchedulePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
     trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Timeline to write as SVG.")] = None,
 ) -> None:
     """Write a schedule as one self-contained HTML page.
 
@@ -103,12 +105,16 @@ def report(
     Example:
       tilewright report layer.json schedule.json -o report.html --trace trace.json
     """
-    check_outputs([output, trace], [path, schedule])
+    check_outputs([output, trace, picture], [path, schedule])
     instance = api.load_instance(path)
     answer = api.load_schedule(schedule)
     _require_valid(schedule, replay(instance, answer))
     api.report(instance, answer, output)
     if trace is not None:
         api.trace(instance, answer, trace)
-    written = [file for file in (output, trace) if file is not None]
+    if picture is not None:
+        from reports.figures import timeline_svg
+
+        write_text(picture, timeline_svg(instance, answer))
+    written = [file for file in (output, trace, picture) if file is not None]
     show_lines([("file", f"{file}, {size(file.stat().st_size)}") for file in written], err=True)

@@ -15,9 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from instances.errors import TilewrightError
-
-INTERRUPTED = 130
-"""128 + SIGINT, as shells have it."""
+from opt.cli.interrupts import INTERRUPTED
 
 UNREAD = 141
 """128 + SIGPIPE, as shells have it."""
@@ -43,9 +41,9 @@ class Face(TyperGroup):
         try:
             code = super().main(*args, **extra)
         except Exception as error:
-            if sys.flags.dev_mode:
-                raise
             sentence, code = explain(error)
+            if code == OURS and sys.flags.dev_mode:
+                raise
             typer.echo(f"tilewright: {sentence}", err=True)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -56,7 +54,7 @@ class Face(TyperGroup):
             sys.stdout.flush()
             return outcome
         except KeyboardInterrupt:
-            raise _StoppedError("interrupted", INTERRUPTED) from None
+            raise typer.Abort from None
         except BrokenPipeError:
             _forget_stdout()
             raise _StoppedError("nobody reads the output any more; let the reader take all of it", UNREAD) from None
@@ -64,10 +62,10 @@ class Face(TyperGroup):
 
 def explain(error: Exception) -> tuple[str, int]:
     """One sentence on an error, without control characters, and the exit code."""
-    if isinstance(error, TilewrightError):
-        return _one_line(str(error)), error.exit_code
     if isinstance(error, typer.Abort):
         return "interrupted", INTERRUPTED
+    if isinstance(error, TilewrightError):
+        return _one_line(str(error)), error.exit_code
     if hasattr(error, "format_message"):  # usage errors, whose class differs between releases of typer
         path = getattr(getattr(error, "ctx", None), "command_path", "tilewright")
         return f"{_one_line(error.format_message()).rstrip('.')} (see {path} --help)", 2

@@ -19,6 +19,7 @@ from opt import api
 from opt.cli.app import app
 from opt.cli.display import microseconds, percent, show_table
 from opt.cli.files import check_outputs
+from opt.cli.interrupts import ending_at_once
 from opt.cli.solving import Seed, Workers
 from solvers.interface import Result
 from solvers.registry import find_solver
@@ -76,11 +77,12 @@ def compare(
     api.make_options(time_limit, workers, seed)
     check_outputs([output], paths)
     instances = {str(path): api.load_instance(path) for path in paths}
-    runs = [
-        _run(label, instance, name, time_limit, workers, seed)
-        for label, instance in instances.items()
-        for name in names
-    ]
+    with ending_at_once():
+        runs = [
+            _run(label, instance, name, time_limit, workers, seed)
+            for label, instance in instances.items()
+            for name in names
+        ]
     rows = list(_rows(runs))
     _show(rows)
     if output is not None:

@@ -13,6 +13,7 @@ from opt import api
 from opt.cli.app import app
 from opt.cli.display import microseconds, percent, show_lines
 from opt.cli.files import check_outputs
+from opt.cli.interrupts import ending_at_once
 from opt.cli.progress import live_progress
 from opt.replay import Replay
 from solvers.interface import Result
@@ -57,7 +58,7 @@ def solve(
     check_outputs([output, trace], [path, warm_start])
     instance = api.load_instance(path)
     warm = None if warm_start is None else api.load_schedule(warm_start)
-    with live_progress(not (quiet or verbose), started) as listener:
+    with live_progress(not (quiet or verbose), started) as listener, ending_at_once():
         result, judged = api.solve_and_replay(
             instance,
             time_limit=time_limit,
@@ -89,7 +90,8 @@ def _log(line: str) -> None:
 def summary(instance: Instance, result: Result, judged: Replay, output: Path | None) -> list[tuple[str, str]]:
     """A result in a few lines."""
     schedule = result.schedule
-    others = ", ".join(f"{argument} {value}" for argument, value in sorted(result.bounds_ns.items(), key=_by_value))
+    proven = sorted(((name, value) for name, value in result.bounds_ns.items() if value > 0), key=_by_value)
+    others = ", ".join(f"{name} {value}" for name, value in proven)
     written = "" if output is None else f", written to {output}"
     return [
         ("instance", instance.name),
