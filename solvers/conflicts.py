@@ -42,16 +42,16 @@ class Resource:
     def conflict(self, times: Sequence[int]) -> list[Activity]:
         """A smallest set of activities alive at one instant that ask too much; empty where there is none.
 
-        The largest are taken first, until they exceed the capacity: without any one of them the rest fits.
+        The smallest are dropped as long as what is left still asks too much.
         """
         for now in sorted({times[user.start] for user, _ in self.demands}):
-            alive = [(user, amount) for user, amount in self.demands if times[user.start] <= now]
-            alive = [(user, amount) for user, amount in alive if now < times[user.end] + user.lag_ns]
-            if sum(amount for _, amount in alive) > self.capacity:
-                alive.sort(key=lambda demand: -demand[1])
-                needed = range(1, len(alive) + 1)
-                count = next(n for n in needed if sum(amount for _, amount in alive[:n]) > self.capacity)
-                return [user for user, _ in alive[:count]]
+            alive = [d for d in self.demands if times[d[0].start] <= now < times[d[0].end] + d[0].lag_ns]
+            over = sum(amount for _, amount in alive) - self.capacity
+            if over > 0:
+                alive.sort(key=lambda demand: demand[1])
+                while alive[0][1] < over:  # the smallest can go
+                    over -= alive.pop(0)[1]
+                return [user for user, _ in alive]
         return []
 
     def bound(self, times: Sequence[int]) -> int:

@@ -92,10 +92,12 @@ class _Relaxing:
 def _search(facts: Facts, best: Schedule, bounds: dict[str, int], options: Options, progress: _Progress) -> Schedule:
     """The joint model from the best schedule on; the better of what it finds and ``best``. Adds to ``bounds`` (ns).
 
-    Under a deterministic limit the clock must not decide, so the relaxation with a horizon is left out.
+    Under a deterministic limit the clock must not decide: the relaxation with a horizon is left out, and the model
+    gets no bound that a busier machine might not have proven in time.
     """
     model = JointModel(facts.instance, best.latency_ns, options.leave_out)
-    model.model.add(model.latency >= max(bounds.values()))
+    known = bounds["hbm_traffic"] if options.deterministic_limit is not None else max(bounds.values())
+    model.model.add(model.latency >= known)
     try:
         hint(model, best)
     except ValueError as error:  # a warm start from outside the candidates still stands, as a horizon
@@ -110,7 +112,8 @@ def _search(facts: Facts, best: Schedule, bounds: dict[str, int], options: Optio
     if relaxing is not None:
         patience = 0.0 if run.closed else max(0.0, options.remaining_s - RESERVE_S / 2)
         bounds["relaxation"] = max(bounds["relaxation"], min(best.latency_ns, relaxing.result(patience)))
-    bounds["cp-sat"] = run.proven_ns
+    if run.proven_ns > 0:
+        bounds["cp-sat"] = run.proven_ns
     if decisions is None:
         return best
     timing = time_decisions(facts, decisions)

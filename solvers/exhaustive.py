@@ -11,10 +11,10 @@ a *conflict set* is alive there that does not fit together. In a best schedule i
 time; intervals that overlap pairwise share an instant, so for some ordered pair one ends before the other starts. The
 search tries every ordered pair, each as one more constraint of the same form; one of them holds in the best schedule,
 whose times are never before the earliest ones of that branch. Branches are finite: each constraint parts a pair that
-no earlier one did. Blocks that fit into L2 by bytes but not by addresses, and kernels whose core counts fit but not
-their core numbers (``formulations.cores`` finds none), are parted likewise: had all pairs that overlap in the earliest
-solution overlapped in the best schedule as well, its addresses or core numbers would have served here. All this takes
-activities of at least 1 ns, which :func:`optimum` checks.
+no earlier one did. Blocks that fit into L2 by bytes but not by addresses, and kernels whose core counts fit but for
+which ``formulations.cores`` finds no core numbers, are parted likewise: had all pairs that overlap in the earliest
+solution overlapped in the best schedule as well, its addresses or core numbers would have served here. (The joint
+model only counts cores.) All this takes activities of at least 1 ns, which :func:`optimum` checks.
 
 What is skipped is dominated for certain: writing out a tensor that nobody reads from HBM, keeping or moving one that
 nobody reads there; and, where all tensors and workspaces fit into L2 together, reading a made tensor anywhere but
@@ -206,10 +206,8 @@ class Leaf:
     def __init__(self, case: Case, routes: Sequence[Route]) -> None:
         self.case, self.routes, self.facts = case, routes, case.facts
         self.spans = [Activity(job.start, job.end, 0, case.duration_ns(n, routes)) for n, job in enumerate(case.jobs)]
-        self.workspaces: dict[int, Demand] = {}
-        for n, job in enumerate(case.jobs):
-            if job.cost.workspace_bytes:
-                self.workspaces[n] = (self.spans[n], job.cost.workspace_bytes)
+        needed = [job.cost.workspace_bytes for job in case.jobs]
+        self.workspaces = {n: (self.spans[n], size) for n, size in enumerate(needed) if size}
         self.stays: dict[tuple[str, bool], Demand] = {}
         for route in routes:
             size, (_, fill, near_end, far_end) = self.facts.l2_size[route.tensor], route.events
@@ -283,7 +281,7 @@ class Leaf:
         places = place(self.blocks, times, self.facts.l2_capacity) or []
         offsets = dict(zip([*self.workspaces, *self.stays], places, strict=True))
         routes = {route.tensor: route for route in self.routes}
-        kernels = []
+        kernels, moves = [], []
         for n, job in enumerate(self.case.jobs):
             ways = {t: routes[t].ways[n] for t in job.candidate.reads}
             choice = KernelChoice(
@@ -297,7 +295,6 @@ class Leaf:
                 workspace_offset_bytes=offsets.get(n),
             )
             kernels.append(choice)
-        moves = []
         for route in self.routes:
             if route.spill:
                 moves.append(MoveChoice(route.tensor, MoveKind.SPILL, times[route.events[0]]))
@@ -329,9 +326,7 @@ class Search:
     def _child(self, network: Network, times: Sequence[int], mark: int) -> list[int] | None:
         self.nodes += 1
         if self.nodes > self._limit:
-            raise InputError(
-                f"the exhaustive search gave up after {self._limit} nodes; give a smaller graph or raise limit_nodes"
-            )
+            raise InputError(f"the exhaustive search hit its limit of {self._limit} nodes; give a smaller graph")
         return network.earliest(times, mark, self.best_ns)
 
     def _route(self, case: Case, times: Sequence[int], routes: list[Route]) -> None:
@@ -423,11 +418,8 @@ def optimum(instance: Instance, limit_nodes: int = 2_000_000) -> tuple[int, Deci
     InputError
         If the graph is too large, a kernel would take no time, or the node limit is hit.
     """
-    if len(instance.graph.operators) > MAX_OPERATORS:
-        raise InputError(
-            f"the exhaustive search takes at most {MAX_OPERATORS} operators, {instance.graph.name!r} has "
-            f"{len(instance.graph.operators)}; choose another solver"
-        )
+    if (count := len(instance.graph.operators)) > MAX_OPERATORS:
+        raise InputError(f"{count} operators are too many for an exhaustive search; give at most {MAX_OPERATORS}")
     facts = Facts(instance)
     if min(facts.least_ns) == 0:
         raise InputError(f"a kernel of {instance.name!r} takes 0 ns; the exhaustive search wants at least 1")

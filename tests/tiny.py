@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from hypothesis import strategies as st
+from ortools.sat.python import cp_model
 
+from formulations.facts import Facts
+from formulations.joint import JointModel
+from formulations.joint_answers import read_back
+from formulations.plan import Decisions, time_decisions
 from instances.build import build_instance
 from instances.graph import Access, DType, Graph, Operator, OpKind, Role, Tensor
 from instances.graph_builder import GraphBuilder, work
 from instances.instance import Census, Instance
 from instances.kernels import Candidate, Cost, Implementation, KernelKind, Rule, Template, Tiling
 from instances.machine import Machine, load_machine
+from solvers.exhaustive import optimum
+from solvers.sequential import unfused_decisions
 
 
 def tiny_machine(
@@ -25,12 +32,13 @@ def tiny_machine(
     move_startup_ns: float = 10.0,
     launch_ns: float | None = None,
     link_startup_ns: float | None = None,
+    name: str = "ascend910b2",
 ) -> Machine:
-    """A 910B2 cut down: by default 1 byte per ns over HBM, 10 ns to start a move, 1000 bytes of L2.
+    """A chip cut down: by default 1 byte per ns over HBM, 10 ns to start a move, 1000 bytes of L2.
 
     The data is validated anew, so that no cached figure of the whole chip is left in it.
     """
-    data = load_machine("ascend910b2").model_dump(mode="json")
+    data = load_machine(name).model_dump(mode="json")
     data["name"] = "tiny"
     data["memories"]["l2"]["capacity_bytes"]["value"] = l2_bytes
     data["memories"]["l2"]["alignment_bytes"]["value"] = l2_unit
@@ -113,7 +121,7 @@ def tiny_instance(
             Template(
                 kind=kind,
                 rule=Rule.SINGLE if len(names) == 1 else Rule.VECTOR_CHAIN,
-                implementations=tuple(_implementation(way) for way in ways),
+                implementations=tuple(_implementation(n, way) for n, way in enumerate(ways)),
             )
         )
         candidates.append(
@@ -155,9 +163,9 @@ def _graph(tensors: Mapping[str, tuple[Role, int]], operators: Sequence[Op]) -> 
     )
 
 
-def _implementation(way: Way) -> Implementation:
+def _implementation(number: int, way: Way) -> Implementation:
     return Implementation(
-        tiling=Tiling(tile={"b": way.busy}, aic=way.aic, aiv=way.aiv, l2_permille=way.permille),
+        tiling=Tiling(tile={"way": number + 1}, aic=way.aic, aiv=way.aiv, l2_permille=way.permille),
         cost=Cost(
             head_ns=way.head,
             busy_ns=way.busy,
@@ -247,9 +255,7 @@ def _add_step(builder: GraphBuilder, what: str, left: Access, right: Access | No
         builder.matmul(name, (left, weight), out)
     elif what == "norm":
         scale = builder.weight(f"w_{out.tensor}", (out.dims[-1],))
-        builder.op(
-            name, OpKind.NORM, (left, scale), (out,), vector=work("rms_norm", size), whole=(out.dims[-1],)
-        )
+        builder.op(name, OpKind.NORM, (left, scale), (out,), vector=work("rms_norm", size), whole=(out.dims[-1],))
     elif what == "reduce":
         builder.op(name, OpKind.COLLECTIVE, (left,), (out,), link_bytes=builder.size_bytes(left))
     elif what == "add" and right is not None:
@@ -264,15 +270,18 @@ def tiny_instances(draw: st.DrawFn, most: int = 4) -> Instance:
     graph = draw(tiny_graphs(most))
     total = sum(tensor.size_bytes for tensor in graph.tensors)
     share = draw(st.sampled_from((0.2, 0.4, 0.6, 0.8, 2.0)), label="share of the tensors that fits into L2")
+    name = draw(st.sampled_from(("ascend910b2", "ascend910a", "ascend950dt")), label="machine")
+    aic = draw(st.sampled_from((1, 2)), label="cube cores")
     machine = tiny_machine(
         l2_bytes=max(512, int(share * total) // 512 * 512),
         l2_unit=512,
-        aic=draw(st.sampled_from((1, 2)), label="cube cores"),
-        aiv=draw(st.sampled_from((2, 4)), label="vector cores"),
+        aic=aic,
+        aiv=aic if name == "ascend910a" else 2 * aic,
         hbm_gb_s=draw(st.sampled_from((7.0, 31.0)), label="HBM"),
         move_startup_ns=draw(st.sampled_from((0.0, 90.0)), label="start-up of moves"),
         launch_ns=draw(st.sampled_from((40.0, 300.0)), label="launch"),
         link_startup_ns=200.0,
+        name=name,
     )
     return trimmed(build_instance(graph, machine, max_group=3), ways=2, groups=3)
 
@@ -329,3 +338,21 @@ def _ways(kind: KernelKind) -> st.SearchStrategy[Way]:
         workspace=st.sampled_from((0, 20, 60)) if kind is KernelKind.MIX else st.just(0),
         miss_per_mib=st.sampled_from((0, 0, 2 * 2**20)),
     )
+
+
+def joint_optimum(instance: Instance) -> tuple[int, Decisions]:
+    """The optimum that CP-SAT proves for the joint model (ns), and its decisions."""
+    facts = Facts(instance)
+    model = JointModel(instance, max(time_decisions(facts, unfused_decisions(facts)).end))
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    status = solver.solve(model.model)
+    assert status == cp_model.OPTIMAL, solver.status_name(status)
+    return solver.value(model.latency), read_back(model, solver.value)
+
+
+def best(instance: Instance) -> tuple[int, Decisions]:
+    """The least latency (ns), on which joint model and exhaustive search agree, and the former's decisions."""
+    latency, decisions = joint_optimum(instance)
+    assert optimum(instance)[0] == latency
+    return latency, decisions

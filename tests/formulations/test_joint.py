@@ -1,8 +1,8 @@
 """The joint model on cases worked by hand.
 
-The machine moves 1 byte per ns over HBM, a move takes 10 ns more to start, addresses in L2 have no alignment. There are
-2 cube cores and 4 vector cores. A kernel of ``head``, ``busy`` and ``tail`` whose phase on the channel lasts ``p`` takes
-``head + max(busy, p) + tail``, if the channel is free when its head is over.
+The machine moves 1 byte per ns over HBM, a move takes 10 ns more to start, addresses in L2 have no alignment. There
+are 2 cube cores and 4 vector cores. A kernel of ``head``, ``busy`` and ``tail`` whose phase on the channel lasts ``p``
+takes ``head + max(busy, p) + tail``, if the channel is free when its head is over.
 """
 
 from __future__ import annotations

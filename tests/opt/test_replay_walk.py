@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from instances.documents import parse
+from instances.documents import parse, read_document, write_document
 from instances.errors import InputError
 from instances.graph import Graph
 from instances.instance import Instance
@@ -17,6 +18,8 @@ from instances.kernels import KernelKind, Rule
 from instances.machine import MemoryName
 from instances.schedule import MoveKind, Schedule, Source, Status
 from opt.replay import replay
+from solvers.interface import Options
+from solvers.sequential import solve_greedy
 
 Place = tuple[str | int, ...]
 """Keys and indices from the top of the document to a field."""
@@ -54,8 +57,10 @@ def fields(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
 
 def pattern(place: Place) -> str:
     """The name of a field: its place with indices and free keys starred."""
-    named = ["*" if isinstance(key, int) or before in DICTS else str(key) for before, key in zip((0, *place), place)]
-    return ".".join(named)
+    before = (None, *place[:-1])
+    return ".".join(
+        "*" if isinstance(key, int) or parent in DICTS else key for parent, key in zip(before, place, strict=True)
+    )
 
 
 def alternatives(place: Place, value: Any, graph: Graph, buffers: list[str]) -> Iterator[Any]:
@@ -138,3 +143,87 @@ def accepted(instance: Instance, data: dict[str, Any], seal: bool) -> bool:
         return False
     return replay(instance, schedule.sealed() if seal else schedule).valid
 
+
+@pytest.fixture(scope="module")
+def greedy(llama: Instance) -> Schedule:
+    """A second schedule to walk over: tensors kept in L2 and workspaces, no moves."""
+    return solve_greedy(llama, Options(time_limit_s=1)).schedule
+
+
+def test_no_unsealed_change_passes(qwen: Instance, scripted: Schedule) -> None:
+    refuse_all(qwen, scripted)
+
+
+def test_no_unsealed_change_of_a_solvers_schedule_passes(llama: Instance, greedy: Schedule) -> None:
+    refuse_all(llama, greedy)
+
+
+def refuse_all(instance: Instance, schedule: Schedule) -> None:
+    """Every change at the sampled places of every field is refused, by the reader or by the replay."""
+    places: dict[str, set[Place]] = {}
+    for name, place, other, data in changes(schedule, instance.graph):
+        assert not accepted(instance, data, seal=False), f"{place} = {other!r} passes"
+        places.setdefault(name, set()).add(place)
+    occurrences: dict[str, list[Any]] = {}
+    for place, value in fields(schedule.model_dump(mode="json")):
+        occurrences.setdefault(pattern(place), []).append(value)
+    for name, values in occurrences.items():
+        # an empty or uniform list has nothing to shorten or reorder
+        possible = sum(not isinstance(value, list | dict) or len(value) > 0 for value in values)
+        assert len(places.get(name, ())) >= min(SAMPLES, possible), name
+
+
+EQUALLY_TRUE = {
+    "kernels": "order of the list",
+    "moves": "order of the list",
+    "residencies": "order of the list",
+    "kernels.*.buffers": "order of the list",
+    "kernels.*.aic_ids": "order of the list",
+    "kernels.*.aiv_ids": "order of the list",
+    "kernels.*.aiv_ids.*": "another vector core that is free",
+    "kernels.*.tiling.tile.*": "a tile of the same price and buffers",
+    "kernels.*.tiling.l2_permille": "a share at which something else still sets the end",
+    "kernels.*.hbm_start_ns": "a later phase that still ends within the body",
+    "proof.solver": "a name",
+    "proof.covers": "prose",
+    "proof.bounds_ns": "an argument more that is not the best",
+    "proof.bounds_ns.*": "an argument that is not the best and that needs a search to check",
+    "seal": "made anew",
+}
+"""Fields that can be changed alone, with a new seal, and leave a true schedule: why."""
+
+
+def test_resealed_changes_pass_only_where_they_are_true(qwen: Instance, scripted: Schedule) -> None:
+    """A forger who seals anew gets past the replay with nothing that matters."""
+    passed = set()
+    before = scripted.model_dump(mode="json")
+    for name, place, other, data in changes(scripted, qwen.graph, samples=4):
+        if not accepted(qwen, data, seal=True):
+            continue
+        passed.add(name)
+        assert name in EQUALLY_TRUE, f"{place} = {other!r} passes once resealed"
+        if EQUALLY_TRUE[name] == "order of the list":
+            assert sorted(map(str, other)) == sorted(map(str, value_at(before, place)))
+    assert {"kernels", "kernels.*.hbm_start_ns", "proof.covers"} <= passed  # the replay is not a check of form
+
+
+def value_at(data: Any, place: Place) -> Any:
+    """What stands at a place."""
+    for key in place:
+        data = data[key]
+    return data
+
+
+def test_no_changed_digit_of_the_file_passes(tmp_path: Path, qwen: Instance, scripted: Schedule) -> None:
+    """Digits all over the written file, each raised by one."""
+    path = tmp_path / "schedule.json"
+    write_document(scripted, path)
+    text = path.read_text(encoding="utf-8")
+    digits = [i for i, letter in enumerate(text) if letter.isdigit()]
+    for i in digits[:: len(digits) // 150]:
+        path.write_text(f"{text[:i]}{(int(text[i]) + 1) % 10}{text[i + 1 :]}", encoding="utf-8")
+        try:
+            schedule = read_document(Schedule, path)
+        except InputError:
+            continue
+        assert not replay(qwen, schedule).valid, f"digit {i}: {text[i - 30 : i + 10]}"
