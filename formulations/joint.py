@@ -34,12 +34,12 @@ carry what ``formulations.relaxation`` proves into the propagation; the proof it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 
 from ortools.sat.python import cp_model
 
-from formulations import joint_bounds
+from formulations import follow, joint_bounds
 from formulations.facts import Facts
 from instances.instance import Instance
 from instances.kernels import KernelKind
@@ -65,9 +65,6 @@ REDUNDANT = frozenset({"energy", "traffic", "precedence", "cuts", "crowding"})
 Linear = cp_model.LinearExpr | int
 """A variable, a linear expression or a constant."""
 
-Known = Mapping[int, int]
-"""Values of variables by index, while a hint is being completed."""
-
 
 class JointModel:
     """The CP-SAT model of one instance.
@@ -91,7 +88,7 @@ class JointModel:
         if unknown:
             raise ValueError(f"unknown constraint families {sorted(unknown)}; choose from {FAMILIES}")
         self.model = cp_model.CpModel()
-        self.derived: list[tuple[cp_model.IntVar, Callable[[Known], int]]] = []
+        self.derived: list[tuple[cp_model.IntVar, Callable[[follow.Known], int]]] = []
         self.block_end: dict[tuple[str, str], cp_model.IntVar] = {}
         self.block_flag: dict[tuple[str, str], cp_model.IntVar] = {}
         self.address: dict[tuple[str, str], cp_model.IntVar] = {}
@@ -127,7 +124,7 @@ class JointModel:
     def _time(self, name: str) -> cp_model.IntVar:
         return self.model.new_int_var(0, self.horizon, name)
 
-    def _follow(self, variable: cp_model.IntVar, rule: Callable[[Known], int]) -> cp_model.IntVar:
+    def _follow(self, variable: cp_model.IntVar, rule: Callable[[follow.Known], int]) -> cp_model.IntVar:
         """Remember how an auxiliary variable follows from earlier ones, so that hints are complete."""
         self.derived.append((variable, rule))
         return variable
@@ -250,9 +247,9 @@ class JointModel:
             end = self.phase_end[name] = self._time(f"P[{name}]")
             model.add(self.phase_length[name] == sum(terms[name]))
             model.add(end == self.phase_start[name] + self.phase_length[name])
-            self._follow(end, _sum(self.phase_start[name], self.phase_length[name]))
+            self._follow(end, follow.sum_of(self.phase_start[name], self.phase_length[name]))
             model.add_max_equality(self.has_phase[name], flags[name])
-            self._follow(self.has_phase[name], _any(flags[name]))
+            self._follow(self.has_phase[name], follow.any_of(flags[name]))
 
     def _size_kernels(self) -> None:
         """d[g] >= head + max(busy, phase, port time) + tail, and the phase starts after the head, ends by the tail."""
@@ -294,7 +291,7 @@ class JointModel:
             same = self._bool(f"same[{edge.producer},{edge.consumer}]")
             self.same[pair] = same
             self.model.add(sum(self.y[g] for g in both) == same)
-            self._follow(same, _any([self.y[g] for g in both]))
+            self._follow(same, follow.any_of([self.y[g] for g in both]))
             self.model.add(self.start[edge.consumer] >= self.end[edge.producer]).only_enforce_if(same.negated())
 
     def _time_moves(self) -> None:
@@ -342,8 +339,8 @@ class JointModel:
         for name, groups in self._carried.items():
             carries = self.carries[name] = self._bool(f"carries[{name}]")
             self.model.add(sum(self.y[g] for g in groups) == carries)
-            self._follow(carries, _any([self.y[g] for g in groups]))
-            length = self._follow(self._time(f"D[{name}]"), _difference(self.end[name], self.start[name]))
+            self._follow(carries, follow.any_of([self.y[g] for g in groups]))
+            length = self._follow(self._time(f"D[{name}]"), follow.difference_of(self.end[name], self.start[name]))
             self.model.add(length == self.end[name] - self.start[name])
             found[name] = self.model.new_optional_interval_var(
                 self.start[name], length, self.end[name], carries, f"kernel[{name}]"
@@ -358,7 +355,7 @@ class JointModel:
         values = sorted({0, *wanted.values()})
         demand = self.model.new_int_var_from_domain(cp_model.Domain.from_values(values), f"{label}[{name}]")
         self.model.add(demand == sum(self.x[key] * amount for key, amount in wanted.items()))
-        return self._follow(demand, _weighted([(self.x[key], amount) for key, amount in wanted.items()]))
+        return self._follow(demand, follow.weighted_of([(self.x[key], amount) for key, amount in wanted.items()]))
 
     def _cumulative(self, label: str, capacity: int) -> None:
         """At no time more than ``capacity`` in use; ``label`` is a field of the tiling."""
@@ -431,7 +428,7 @@ class JointModel:
 
         def add(kind: str, t: str, begin: cp_model.IntVar, flag: cp_model.IntVar) -> cp_model.IntVar:
             end = self.block_end[kind, t] = self._time(f"{kind}_end[{t}]")
-            length = self._follow(self._time(f"{kind}_length[{t}]"), _difference_if(end, begin, flag))
+            length = self._follow(self._time(f"{kind}_length[{t}]"), follow.difference_if_of(end, begin, flag))
             model.add(length == end - begin).only_enforce_if(flag)
             model.add(length == 0).only_enforce_if(flag.negated())
             model.add(end == 0).only_enforce_if(flag.negated())
@@ -465,8 +462,10 @@ class JointModel:
             flag = self._bool(f"work[{name}]")
             users = [self.x[key] for key, amount in amounts.items() if amount]
             model.add(sum(users) == flag)
-            self._follow(flag, _any(users))
-            length = self._follow(self._time(f"work_length[{name}]"), _difference(self.end[name], self.start[name]))
+            self._follow(flag, follow.any_of(users))
+            length = self._follow(
+                self._time(f"work_length[{name}]"), follow.difference_of(self.end[name], self.start[name])
+            )
             model.add(length == self.end[name] - self.start[name])
             interval = model.new_optional_interval_var(self.start[name], length, self.end[name], flag, f"work[{name}]")
             blocks["work", name] = (interval, demand)
@@ -493,31 +492,9 @@ class JointModel:
                 self.model.add(place <= capacity - size)
             else:
                 top = self.model.new_int_var(0, capacity, f"top[{kind},{name}]")
-                self._follow(top, _sum(place, size))
+                self._follow(top, follow.sum_of(place, size))
                 self.model.add(top == place + size)
                 span = self.model.new_optional_interval_var(place, size, top, flag, f"span[{kind},{name}]")
             across.append(interval)
             along.append(span)
         self.model.add_no_overlap_2d(across, along)
-
-
-def _any(flags: Iterable[cp_model.IntVar]) -> Callable[[Known], int]:
-    indices = [flag.index for flag in flags]
-    return lambda known: int(any(known[index] for index in indices))
-
-
-def _difference(end: cp_model.IntVar, begin: cp_model.IntVar) -> Callable[[Known], int]:
-    return lambda known: known[end.index] - known[begin.index]
-
-
-def _difference_if(end: cp_model.IntVar, begin: cp_model.IntVar, flag: cp_model.IntVar) -> Callable[[Known], int]:
-    return lambda known: known[end.index] - known[begin.index] if known[flag.index] else 0
-
-
-def _weighted(terms: Iterable[tuple[cp_model.IntVar, int]]) -> Callable[[Known], int]:
-    listed = [(flag.index, amount) for flag, amount in terms]
-    return lambda known: sum(known[index] * amount for index, amount in listed)
-
-
-def _sum(first: cp_model.IntVar, second: cp_model.IntVar) -> Callable[[Known], int]:
-    return lambda known: known[first.index] + known[second.index]

@@ -68,7 +68,9 @@ def read_json(path: str | Path) -> Any:
 def parse(model: type[Document], data: Any, source: str | Path) -> Document:
     """``data`` as a ``model``; :class:`InputError` naming ``source`` and the first offending place."""
     if not isinstance(data, dict):
-        raise InputError(f"{source}: holds a {type(data).__name__}, not a JSON object; expected a {model.__name__}")
+        raise InputError(
+            f"{source}: holds a {type(data).__name__}, not a JSON object; expected the {model.__name__.lower()} format"
+        )
     version = data.get("schema_version", SCHEMA_VERSION)
     if "schema_version" in model.model_fields and version != SCHEMA_VERSION:
         raise InputError(
@@ -119,17 +121,17 @@ def write_document(document: Frozen, path: str | Path) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole or not at all; :class:`InputError` where it cannot be written."""
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory; give the path of a file to write")
     temporary: str | None = None
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a directory; give the path of a file to write")
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be written ({_reason(error)}); choose another place") from None
     finally:
         if temporary is not None:

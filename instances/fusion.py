@@ -30,6 +30,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from instances.graph import Access, Engine, Graph, Operator, OpKind, Role
 from instances.kernels import KernelKind, Rule
@@ -218,7 +219,7 @@ class Fuser:
         if engines == {Engine.VECTOR}:
             return self._vector_chain(operators)
         cubes = [operator for operator in operators if operator.engine is Engine.CUBE]
-        if _is_attention(operators):
+        if _is_attention(self.graph, operators):
             return Fusion(self.graph, operators, KernelKind.MIX, Rule.ATTENTION)
         if any(operator.kind is not OpKind.MATMUL for operator in cubes) or not _same_rows(cubes):
             return None
@@ -272,9 +273,13 @@ def _same_rows(cubes: Sequence[Operator]) -> bool:
     return all(cube.reads[0] == first for cube in cubes) and len(grouped) == 1
 
 
-def _is_attention(operators: tuple[Operator, ...]) -> bool:
+def _is_attention(graph: Graph, operators: tuple[Operator, ...]) -> bool:
     """Scores, softmax, values, each feeding the next and nobody else reading what lies between."""
     if [o.kind for o in operators] != [OpKind.ATTENTION_SCORES, OpKind.SOFTMAX, OpKind.ATTENTION_VALUES]:
         return False
-    scores, softmax, values = operators
-    return softmax.reads[0].tensor == scores.writes[0].tensor and values.reads[0].tensor == softmax.writes[0].tensor
+    return all(
+        after.reads[0].tensor == before.writes[0].tensor
+        and graph.consumers[before.writes[0].tensor] == (after.name,)
+        and graph.tensor[before.writes[0].tensor].role is not Role.OUTPUT
+        for before, after in pairwise(operators)
+    )

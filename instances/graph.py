@@ -16,6 +16,7 @@ from instances.documents import SCHEMA_VERSION, Frozen, canonical_json, digest
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Extent = Annotated[int, Field(gt=0, le=2**48)]
 Count = Annotated[int, Field(ge=0, le=2**62)]
+Work = Annotated[int, Field(ge=0, le=2**52)]
 
 
 class DType(StrEnum):
@@ -165,9 +166,9 @@ class Operator(Frozen):
     dims: dict[str, Extent]
     reads: tuple[Access, ...] = Field(min_length=1)
     writes: tuple[Access, ...] = Field(min_length=1)
-    macs: Count = 0
-    vector: dict[VectorClass, Count] = Field(default_factory=dict)
-    link_bytes: Count = 0
+    macs: Work = 0
+    vector: dict[VectorClass, Work] = Field(default_factory=dict)
+    link_bytes: Work = 0
     whole: tuple[str, ...] = ()
     density: Annotated[float, Field(gt=0, le=1)] = 1.0
     note: str = ""
@@ -191,6 +192,8 @@ class Operator(Frozen):
         for loop in self.whole:
             if loop not in self.dims:
                 raise ValueError(f"operator {self.name!r}: whole dimension {loop!r} is not among its dims")
+        if self.engine is Engine.CUBE and len(self.reads) < 2:
+            raise ValueError(f"operator {self.name!r} is a {self.kind.value} with one operand; give it two")
         if self.engine is Engine.CUBE and self.macs == 0:
             raise ValueError(f"operator {self.name!r} is a {self.kind.value} without macs; give its work")
         if self.engine is Engine.LINK and self.link_bytes == 0:

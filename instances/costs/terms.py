@@ -58,7 +58,7 @@ def mmad_ns(machine: Machine, dtype: DType, m: int, n: int, k: int, instructions
     """
     rate = machine.cube.macs_per_cycle.get(dtype)
     if rate is None:
-        raise Misfit(f"cube without {dtype.value}", 0)
+        raise Misfit(f"matrix unit for {dtype.value}", 0)
     depth = round_up(k, 32 // dtype.size_bytes)
     cycles = instructions * machine.cube.startup_cycles.value + m * n * depth / rate.value
     return cycles * machine.ns_per_cycle

@@ -84,7 +84,7 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
         raise Misfit(f"tile along {along}", 0)
     if tiling.aic != cube_cores_held(machine, tiling.aiv):
         raise Misfit("cube cores of a vector kernel", 0)
-    segments, passes = -(-length // segment), 2 if cut else 1
+    segments, passes = length / segment, 2 if cut else 1
     result = Draft(KernelKind.VECTOR, [], 0.0, tiling.aiv)
     loops = set(row_loops(fusion))
     in_bytes, out_bytes, widest = 0.0, 0.0, 0.0
@@ -108,15 +108,23 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     work = total_work(fusion.operators, converted_elements(fusion, (*fusion.reads, *fusion.writes)))
     share = tile_rows / rows / segments
     compute = vector_ns(machine, {c: e * share for c, e in work.items()}, calls_per_tile(fusion))
-    filled = rows / (tiles * tile_rows)  # the last tile may be part empty
-    pieces = -(-tiles // tiling.aiv) * filled * segments  # of the busiest core, in one pass
+    pieces = _busiest_rows(rows, tile_rows, tiling.aiv) / tile_rows * segments  # in one pass
     result.stages = [
         Stage("mte2", load, load * pieces * passes),
         Stage("vector", compute, compute * pieces * passes),
         Stage("mte3", store, store * pieces),
     ]
-    result.l2_bytes = (in_bytes * passes + out_bytes) * tiles * filled * segments
+    result.l2_bytes = (in_bytes * passes + out_bytes) * rows / tile_rows * segments
     return result
+
+
+def _busiest_rows(rows: int, tile_rows: int, cores: int) -> int:
+    """Rows of the core with most to do when tiles are dealt out in turn and the last may be part empty."""
+    tiles = -(-rows // tile_rows)
+    rounds = -(-tiles // cores)
+    alone_in_last_round = tiles == (rounds - 1) * cores + 1
+    last = rows - (tiles - 1) * tile_rows
+    return (rounds - 1) * tile_rows + last if alone_in_last_round else rounds * tile_rows
 
 
 def extent_of(fusion: Fusion, loop: str) -> int:

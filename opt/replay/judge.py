@@ -248,9 +248,11 @@ def _check_cores_of(instance: Instance, item: Priced, book: _Book) -> None:
         for core in ids:
             if core >= present:
                 book.note("core_id", kernel.label, kernel.start_ns, core, f"{label} {core} does not exist")
-    if kernel.kind is KernelKind.MIX:
+    if kernel.kind is KernelKind.MIX or (machine.coupled and kernel.aic_ids):
         per = machine.aiv_per_aic
         own = {aic * per + k for aic in kernel.aic_ids for k in range(per)}
+        if kernel.kind is KernelKind.VECTOR:  # the spare vector cores of a first-generation chip have no cube core
+            own |= set(range(machine.aic_count * per, machine.aiv_count))
         strangers = sorted(set(kernel.aiv_ids) - own)
         if strangers:
             book.note(
@@ -352,9 +354,9 @@ def _check_proof(instance: Instance, schedule: Schedule, book: _Book) -> None:
         book.note("bound", proof.bound_by, None, 0, "a bound of 0 proves nothing")
     if (proof.status is Status.OPTIMAL) != (proof.bound_ns == schedule.latency_ns):
         book.note("status", "schedule", None, 1, f"status {proof.status.value} does not follow from bound and latency")
-    listed = proof.bounds_ns.get("hbm_traffic")
+    listed = proof.bounds_ns.get("hbm_traffic", 0)
     compulsory = Traffic(instance).compulsory_ns()
-    if listed is not None and listed != compulsory:
+    if listed != compulsory:
         book.note(
             "bound", "hbm_traffic", None, listed - compulsory, f"says {listed} ns, the traffic takes {compulsory} ns"
         )
