@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ortools.sat.python import cp_model
 
+from formulations.joint_core import JointCore
 from formulations.plan import Decisions, KernelChoice, MoveChoice, ResidencyChoice
 from instances.schedule import MoveKind, Schedule, Source
-
-if TYPE_CHECKING:
-    from formulations.joint import JointModel
 
 Value = Callable[[cp_model.IntVar], int]
 """Value of a variable in a solution."""
 
 
-def hint(joint: JointModel, schedule: Schedule) -> None:
+def hint(joint: JointCore, schedule: Schedule) -> None:
     """Hint every variable with its value in a schedule of this instance.
 
     Raises :class:`ValueError` if the schedule uses a kernel or tiling that is not among the candidates.
@@ -30,7 +27,7 @@ def hint(joint: JointModel, schedule: Schedule) -> None:
         joint.model.add_hint(joint.model.get_int_var_from_proto_index(index), value)
 
 
-def _values_of(joint: JointModel, schedule: Schedule) -> dict[int, int]:
+def _values_of(joint: JointCore, schedule: Schedule) -> dict[int, int]:
     """Values of the variables that decide, from a schedule; all others at 0."""
     values = dict.fromkeys(range(len(joint.model.proto.variables)), 0)
 
@@ -91,7 +88,7 @@ def _values_of(joint: JointModel, schedule: Schedule) -> dict[int, int]:
     return values
 
 
-def read_back(joint: JointModel, value: Value) -> Decisions:
+def read_back(joint: JointCore, value: Value) -> Decisions:
     """Decisions of a solution, given as the values of its variables."""
     kernels = []
     for g, candidate in enumerate(joint.instance.candidates):
@@ -139,6 +136,6 @@ def read_back(joint: JointModel, value: Value) -> Decisions:
     return Decisions(tuple(kernels), tuple(moves), tuple(residencies))
 
 
-def _address(joint: JointModel, value: Value, kind: str, name: str) -> int | None:
+def _address(joint: JointCore, value: Value, kind: str, name: str) -> int | None:
     place = joint.address.get((kind, name))
     return None if place is None else value(place) * joint.facts.l2_unit

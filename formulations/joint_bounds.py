@@ -1,20 +1,16 @@
 """Redundant constraints of the joint model: they cut off no schedule, they carry what bounds it into the propagation.
 
-Each function is one family; its docstring is the formula, in the symbols of ``formulations.joint``. The spans and
+Each function is one family; its docstring is the formula, in the symbols of ``formulations.joint_core``. The spans and
 cuts they speak of come from ``formulations.facts``, shared with ``formulations.relaxation``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from formulations.joint_core import JointCore, Linear
 from instances.kernels import KernelKind
 
-if TYPE_CHECKING:
-    from formulations.joint import JointModel, Linear
 
-
-def span(joint: JointModel, u: str | None, v: str | None) -> Linear:
+def span(joint: JointCore, u: str | None, v: str | None) -> Linear:
     """Time from the end of u's kernel to the start of v's; 0 if one kernel holds both."""
     until = joint.latency if v is None else joint.start[v]
     if u is None:
@@ -24,7 +20,7 @@ def span(joint: JointModel, u: str | None, v: str | None) -> Linear:
     return until - joint.start[u] - sum(of_u)
 
 
-def bound_by_energy(joint: JointModel) -> None:
+def bound_by_energy(joint: JointCore) -> None:
     """Capacity times the span between any u and v >= work of the kernels that run wholly between them.
 
     For cube cores, vector cores and L2 rate, with least durations by implementation; over the whole schedule
@@ -61,7 +57,7 @@ def bound_by_energy(joint: JointModel) -> None:
         model.add(sum(linked) <= joint.latency)
 
 
-def bound_by_traffic(joint: JointModel) -> None:
+def bound_by_traffic(joint: JointCore) -> None:
     """C >= all phases and moves on the channel; every reader of a source streams it or has it moved."""
     facts = joint.facts
     moves = [flag * facts.move_ns(t) for t, flag in (*joint.spill.items(), *joint.fill.items())]
@@ -74,7 +70,7 @@ def bound_by_traffic(joint: JointModel) -> None:
             joint.model.add(sum(ways) >= 1)
 
 
-def bound_by_precedence(joint: JointModel) -> None:
+def bound_by_precedence(joint: JointCore) -> None:
     """Along an edge from p to c, without a big constant:
 
     ``S[c] >= S[p] + sum of d[g] over g that hold p and not c``, and
@@ -91,7 +87,7 @@ def bound_by_precedence(joint: JointModel) -> None:
         model.add(joint.end[c] >= joint.end[p] + entering)
 
 
-def bound_by_cuts(joint: JointModel) -> None:
+def bound_by_cuts(joint: JointCore) -> None:
     """What the channel must do before each operator v and between any u and v.
 
     Before ``S[v]``: the phases of all kernels that hold an ancestor of v and not v, and the moves that these
@@ -111,9 +107,19 @@ def bound_by_cuts(joint: JointModel) -> None:
             model.add(sum(joint.group_phase[g] for g in between) <= span(joint, u, v))
 
 
-def bound_by_crowding(joint: JointModel) -> None:
+def bound_by_crowding(joint: JointCore) -> None:
     """Two prefetches that together exceed L2: the later reader's waits for the end of the earlier reader."""
     for one, reader, other, _ in joint.facts.crowded:
         joint.model.add(joint.fill_start[other] >= joint.end[reader]).only_enforce_if(
             joint.fill[one], joint.fill[other]
         )
+
+
+BOUNDING = {
+    "energy": bound_by_energy,
+    "traffic": bound_by_traffic,
+    "precedence": bound_by_precedence,
+    "cuts": bound_by_cuts,
+    "crowding": bound_by_crowding,
+}
+"""The families by name."""

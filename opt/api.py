@@ -33,9 +33,6 @@ MOST_OPERATORS_IN_A_GROUP = 64
 MOST_WORKERS = 1024
 """Largest number of threads; more would only swap."""
 
-REDUNDANT = ("energy", "traffic", "precedence", "cuts")
-"""Constraint families of the joint model that only sharpen its bound, where the model itself does not list them."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -340,9 +337,9 @@ def _redundant(families: Iterable[str]) -> frozenset[str]:
     wanted = frozenset(families)
     if not wanted:
         return wanted
-    from formulations import joint
+    from formulations.joint import REDUNDANT
 
-    known: list[str] = sorted(getattr(joint, "REDUNDANT", REDUNDANT))
+    known = sorted(REDUNDANT)
     for family in sorted(wanted):
         if family not in known:
             raise InputError(f"constraint family {family!r} cannot be left out; choose from {', '.join(known)}")

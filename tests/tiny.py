@@ -142,7 +142,10 @@ def tiny_instance(
 
 
 def _graph(tensors: Mapping[str, tuple[Role, int]], operators: Sequence[Op]) -> Graph:
-    """Tensors of one axis of bytes; every operator loops over the bytes of each of its tensors."""
+    """Tensors of one axis of bytes; every operator loops over the bytes of each of its tensors.
+
+    A matmul of one tensor multiplies it by itself.
+    """
     return Graph(
         name="tiny",
         tensors=tuple(
@@ -153,7 +156,7 @@ def _graph(tensors: Mapping[str, tuple[Role, int]], operators: Sequence[Op]) -> 
                 name=op.name,
                 kind=_KINDS[op.kind],
                 dims={t: tensors[t][1] for t in (*op.reads, *op.writes)},
-                reads=tuple(Access(tensor=t, dims=(t,)) for t in op.reads),
+                reads=tuple(Access(tensor=t, dims=(t,)) for t in op.reads * (2 if len(op.reads) == 1 else 1)),
                 writes=tuple(Access(tensor=t, dims=(t,)) for t in op.writes),
                 macs=1 if op.kind is KernelKind.CUBE else 0,
                 link_bytes=1 if op.kind is KernelKind.LINK else 0,

@@ -13,7 +13,6 @@ from tiny import Fused, Op, Way, best, tiny_instance, tiny_machine
 
 from formulations.joint import FAMILIES, JointModel
 from instances.graph import Role
-from instances.instance import Instance
 from instances.kernels import KernelKind
 from instances.schedule import MoveKind, Source
 
@@ -169,19 +168,23 @@ def test_prefetch_during_a_collective_saves_125_ns() -> None:
     assert solve(without) == 375
 
 
-def test_link_carries_one_collective_at_a_time() -> None:
-    """Two collectives of 100 ns on inputs of 10 bytes hold no core, yet take 200 ns; cube kernels of 100 take 100."""
+@pytest.mark.parametrize(("kind", "aic", "expected"), [(LINK, 0, 300), (CUBE, 1, 200)])
+def test_link_carries_one_collective_at_a_time(kind: KernelKind, aic: int, expected: int) -> None:
+    """x is read by a kernel of 100 ns, its result by two more. On one cube core each, these run side by side: 200.
 
-    def pair(kind: KernelKind, aic: int) -> Instance:
-        ways = (Way(busy=100, aic=aic),)
-        return tiny_instance(
-            tiny_machine(),
-            {"u": (INPUT, 10), "v": (INPUT, 10), "y": (OUTPUT, 10), "z": (OUTPUT, 10)},
-            [Op("a", kind, ("u",), ("y",), ways), Op("b", kind, ("v",), ("z",), ways)],
-        )
-
-    assert best(pair(LINK, 0))[0] == 200
-    assert best(pair(CUBE, 1))[0] == 100
+    Two collectives hold no core, but the link: 100 + 100 + 100. All tensors have 10 bytes.
+    """
+    ways = (Way(busy=100, aic=aic),)
+    instance = tiny_instance(
+        tiny_machine(),
+        {"x": (INPUT, 10), "h": (INNER, 10), "y": (OUTPUT, 10), "z": (OUTPUT, 10)},
+        [
+            Op("first", VECTOR, ("x",), ("h",), (Way(busy=100, aiv=4),)),
+            Op("a", kind, ("h",), ("y",), ways),
+            Op("b", kind, ("h",), ("z",), ways),
+        ],
+    )
+    assert best(instance)[0] == expected
 
 
 @pytest.mark.parametrize(("l2_bytes", "expected"), [(190, 130), (150, 181)])
@@ -293,6 +296,37 @@ def test_written_out_and_brought_back() -> None:
     without = JointModel(instance, 1000)
     without.model.add(without.fill["h"] == 0)
     assert solve(without) == 370
+
+
+def test_blocks_that_fit_by_bytes_but_not_by_addresses() -> None:
+    """Kernels without cores, with workspaces in hundreds of bytes, in an L2 of 550; between them tensors of 1 byte.
+
+    A (10 ns, 3 hundred) comes before C (40, 1) and G (20, 2), C before F (10, 2), G before B (30, 3), E (20, 2) before
+    D (20, 1) and D before X (20, none). Each chain takes 60, so that in 60 ns every kernel starts as early as it can:
+    A 0-10, B 30-60, C 10-50, D 20-40, E 0-20, F 50-60, G 10-30. Workspaces never exceed 500 bytes. Yet there are no
+    addresses: let B lie at 0 (else turn all over). C and D meet B and each other and lie at 300 and 400. E is beside A,
+    so at 0 or 300, and meets C, so at 0. G shares 10-20 with C and E and lies at 200, C at 400, D at 300, where G is.
+    All pairs that meet do so for 10 ns or more, so less than 10 ns more is no help. With 10 ns more D starts after G.
+    """
+    kernels = {"A": (10, 3), "B": (30, 3), "C": (40, 1), "D": (20, 1), "E": (20, 2), "F": (10, 2), "G": (20, 2)}
+    before = {"C": "A", "G": "A", "F": "C", "B": "G", "D": "E", "X": "D"}
+    instance = tiny_instance(
+        tiny_machine(l2_bytes=550),
+        {"to A": (INPUT, 1), "to E": (INPUT, 1)}
+        | {f"of {name}": (INNER if name in before.values() else OUTPUT, 1) for name in (*kernels, "X")},
+        [
+            Op(
+                name,
+                VECTOR,
+                (f"of {before[name]}" if name in before else f"to {name}",),
+                (f"of {name}",),
+                (Way(busy=busy, workspace=100 * hundreds),),
+            )
+            for name, (busy, hundreds) in (kernels | {"X": (20, 0)}).items()
+        ],
+    )
+    assert solve(JointModel(instance, 300)) == 70
+    assert solve(JointModel(instance, 300, leave_out=["addresses"])) == 60
 
 
 def test_unknown_family_is_refused() -> None:
