@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,11 @@ from instances.machine import MemoryName
 
 SPAN = 16
 """Operators at most this far apart in topological order get a constraint on the work between them."""
+
+
+LARGE = 200
+"""Above this many operators, constraints that sum over all that comes before an operator are left out: their terms
+grow with the square of the model, and nobody waits for them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,11 @@ class Facts:
         self.instance = instance
         self.graph = instance.graph
         self.machine = instance.machine
+
+    @cached_property
+    def large(self) -> bool:
+        """Whether constraints that grow with the square of the graph are left out."""
+        return len(self.graph.operators) > LARGE
 
     @cached_property
     def l2_unit(self) -> int:
@@ -62,6 +73,14 @@ class Facts:
             for tensor, producer in self.graph.producer.items()
             for consumer in self.graph.consumers[tensor]
         )
+
+    @cached_property
+    def successors(self) -> dict[str, tuple[str, ...]]:
+        """Operator -> the operators that read its results."""
+        found: dict[str, dict[str, None]] = {name: {} for name in self.order}
+        for edge in self.edges:
+            found[edge.producer][edge.consumer] = None
+        return {name: tuple(after) for name, after in found.items()}
 
     def kind(self, candidate: Candidate) -> KernelKind:
         """Engines a candidate runs on."""
@@ -160,12 +179,14 @@ class Facts:
         """Operator -> candidates that end before its kernel starts, and those that start after it ends.
 
         A kernel that holds an ancestor of v and not v itself ends before v's kernel starts: the path from that
-        ancestor leads there through kernels one after the other.
+        ancestor leads there through kernels one after the other. On :attr:`large` graphs only the candidates that
+        hold an operator at most :data:`SPAN` positions away are listed.
         """
         found = {}
         for name, (ancestors, descendants) in self._related.items():
             before, after = [], []
-            for g, candidate in enumerate(self.instance.candidates):
+            for g in self._around(name):
+                candidate = self.instance.candidates[g]
                 if name in candidate.operators:
                     continue
                 if not ancestors.isdisjoint(candidate.operators):
@@ -174,6 +195,15 @@ class Facts:
                     after.append(g)
             found[name] = (tuple(before), tuple(after))
         return found
+
+    def _around(self, operator: str) -> Iterable[int]:
+        """Candidates to consider around an operator: all, or on large graphs the near ones."""
+        if not self.large:
+            return range(len(self.instance.candidates))
+        names = list(self.order)
+        place = self.order[operator]
+        near = names[max(0, place - SPAN) : place + SPAN + 1]
+        return sorted({g for name in near for g in self.instance.candidates_of[name]})
 
     @cached_property
     def spans(self) -> tuple[tuple[str | None, str | None, tuple[int, ...]], ...]:
@@ -187,8 +217,9 @@ class Facts:
         members = [frozenset(candidate.operators) for candidate in self.instance.candidates]
         for v, (ancestors, _) in self._related.items():
             before, after = self.cuts[v]
-            found.append((None, v, before))
-            found.append((v, None, after))
+            if not self.large:
+                found.append((None, v, before))
+                found.append((v, None, after))
             for u in sorted(ancestors, key=self.order.__getitem__):
                 if self.order[v] - self.order[u] > SPAN:
                     continue
@@ -236,6 +267,8 @@ class Facts:
                 if one == other or self.l2_size[one] + self.l2_size[other] <= self.l2_capacity:
                     continue
                 (first,), (second,) = self.graph.consumers[one], self.graph.consumers[other]
+                if self.large and self.order[second] - self.order[first] > SPAN:
+                    continue
                 if first == second or first in self._related[second][0]:
                     found.append((one, first, other, second))
         return tuple(found)

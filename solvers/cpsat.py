@@ -17,13 +17,20 @@ from instances.schedule import Schedule
 from solvers.anneal import Annealer
 from solvers.bounds import prove, quick_bounds, relaxation_bound
 from solvers.interface import Event, Options, Result
-from solvers.sequential import choose_by_bytes_saved, greedy_schedule
+from solvers.sequential import greedy_schedule
 
 RESERVE_S = 0.5
 """Seconds kept back for reading the answer back, replaying it and writing it."""
 
 ANNEAL_SHARE, ANNEAL_MOST_S = 0.2, 10.0
 """Share of the remaining time that annealing gets, and its most."""
+
+RELAX_PATIENCE = 0.1
+"""Share of the remaining time that is spent waiting for the quick relaxation after annealing."""
+
+
+MODEL_S_PER_OPERATOR = 0.01
+"""Seconds per operator that building and presolving the joint model take; with less left, it is not begun."""
 
 
 def solve_cpsat(instance: Instance, options: Options) -> Result:
@@ -37,19 +44,20 @@ def solve_cpsat(instance: Instance, options: Options) -> Result:
     progress = _Progress(options)
     bounds = quick_bounds(facts, min(5.0, 0.1 * options.remaining_s))
     progress.bound(max(bounds.values()), max(bounds, key=lambda argument: bounds[argument]))
-    best = greedy_schedule(facts, bounds)
+    best = greedy = greedy_schedule(facts, bounds)
     progress.objective(best.latency_ns, "greedy")
     if options.warm_start is not None and options.warm_start.latency_ns < best.latency_ns:
         best = options.warm_start
         progress.objective(best.latency_ns, "warm start")
     quick = _Relaxing(facts, None, ANNEAL_SHARE * options.remaining_s + 1.0)
-    annealed = _anneal(facts, options, best, bounds)
+    annealed = _anneal(facts, options, greedy, best, bounds)
     if annealed.latency_ns < best.latency_ns:
         best = annealed
         progress.objective(best.latency_ns, "annealing")
-    bounds["relaxation"] = min(best.latency_ns, quick.result())
-    progress.bound(bounds["relaxation"], "relaxation")
-    if max(bounds.values()) < (1 - options.gap) * best.latency_ns:
+    _strengthen(bounds, min(best.latency_ns, quick.result(RELAX_PATIENCE * options.remaining_s)))
+    progress.bound(max(bounds.values()), "relaxation")
+    worthwhile = options.remaining_s > RESERVE_S + MODEL_S_PER_OPERATOR * len(facts.order)
+    if worthwhile and max(bounds.values()) < (1 - options.gap) * best.latency_ns:
         best = _search(facts, best, bounds, options, progress)
     proof = prove(facts, "cpsat", best.latency_ns, bounds)
     best = best.model_copy(update={"proof": proof}).sealed()
@@ -57,13 +65,21 @@ def solve_cpsat(instance: Instance, options: Options) -> Result:
     return Result(best, options.elapsed_s, options.worker_count, options.seed, tuple(progress.events))
 
 
-def _anneal(facts: Facts, options: Options, best: Schedule, bounds: dict[str, int]) -> Schedule:
+def _anneal(facts: Facts, options: Options, greedy: Schedule, best: Schedule, bounds: dict[str, int]) -> Schedule:
     """Annealing from the greedy cover for a share of the time; the better of its result and ``best``."""
     annealer = Annealer(facts, options.seed)
     seconds = min(ANNEAL_MOST_S, ANNEAL_SHARE * options.remaining_s)
-    improved = annealer.improve(annealer.first_state(frozenset(choose_by_bytes_saved(facts))), seconds, options)
+    number = {candidate.operators: g for g, candidate in enumerate(facts.instance.candidates)}
+    first = annealer.first_state(frozenset(number[kernel.operators] for kernel in greedy.kernels))
+    improved = annealer.improve(first, seconds, options)
     schedule = annealer.schedule(*improved, bounds) if improved else None
     return schedule if schedule is not None and schedule.latency_ns < best.latency_ns else best
+
+
+def _strengthen(bounds: dict[str, int], relaxation_ns: int) -> None:
+    """Enter what the relaxation has proven, if anything."""
+    if relaxation_ns > 0:
+        bounds["relaxation"] = max(relaxation_ns, bounds.get("relaxation", 0))
 
 
 class _Relaxing:
@@ -111,7 +127,7 @@ def _search(facts: Facts, best: Schedule, bounds: dict[str, int], options: Optio
     decisions = run.solve()
     if relaxing is not None:
         patience = 0.0 if run.closed else max(0.0, options.remaining_s - RESERVE_S / 2)
-        bounds["relaxation"] = max(bounds["relaxation"], min(best.latency_ns, relaxing.result(patience)))
+        _strengthen(bounds, min(best.latency_ns, relaxing.result(patience)))
     if run.proven_ns > 0:
         bounds["cp-sat"] = run.proven_ns
     if decisions is None:

@@ -94,17 +94,46 @@ def choose_by_bytes_saved(facts: Facts) -> list[int]:
         read_once = sum(facts.read_bytes(candidate, t) for t in candidate.reads)
         return (-(made + read_apart - read_once), -len(candidate.operators), g)
 
+    ranked = sorted(range(len(facts.instance.candidates)), key=saved)
+    home = _cover(facts, ranked, LOCAL_REACH)
+    contracted = _contracted(facts, home)
+    if not nx.is_directed_acyclic_graph(contracted):  # a cycle longer than the local check looks
+        home = _cover(facts, ranked, len(facts.order))
+        contracted = _contracted(facts, home)
+    first = {g: min(facts.order[name] for name in facts.instance.candidates[g].operators) for g in set(home.values())}
+    return list(nx.lexicographical_topological_sort(contracted, key=lambda node: first[node]))
+
+
+def _cover(facts: Facts, ranked: Sequence[int], reach: int) -> dict[str, int]:
+    """Operator -> group, taking groups in turn unless taken operators or a cycle among groups forbid it."""
     home: dict[str, int] = {}
-    for g in sorted(range(len(facts.instance.candidates)), key=saved):
+    for g in ranked:
         members = facts.instance.candidates[g].operators
         if any(name in home for name in members):
             continue
-        trial = home | dict.fromkeys(members, g)
-        if len(members) == 1 or nx.is_directed_acyclic_graph(_contracted(facts, trial)):
-            home = trial
-    contracted = _contracted(facts, home)
-    first = {g: min(facts.order[name] for name in facts.instance.candidates[g].operators) for g in set(home.values())}
-    return list(nx.lexicographical_topological_sort(contracted, key=lambda node: first[node]))
+        if len(members) == 1 or not _comes_back(facts, home, set(members), reach):
+            home.update(dict.fromkeys(members, g))
+    return home
+
+
+def _comes_back(facts: Facts, home: dict[str, int], members: set[str], reach: int) -> bool:
+    """Whether a walk that leaves some operators, entering groups anywhere and leaving them anywhere, comes back.
+
+    Operators more than ``reach`` positions behind the last member are not followed.
+    """
+    last = max(facts.order[name] for name in members) + reach
+    seen: set[str] = set()
+    frontier = [name for member in members for name in facts.successors[member] if name not in members]
+    while frontier:
+        name = frontier.pop()
+        if name in members:
+            return True
+        if name in seen or facts.order[name] > last:
+            continue
+        together = facts.instance.candidates[home[name]].operators if name in home else (name,)
+        seen.update(together)
+        frontier.extend(after for one in together for after in facts.successors[one])
+    return False
 
 
 def _contracted(facts: Facts, home: dict[str, int]) -> nx.DiGraph:
@@ -117,6 +146,10 @@ def _contracted(facts: Facts, home: dict[str, int]) -> nx.DiGraph:
         if (a := home.get(edge.producer, edge.producer)) != (b := home.get(edge.consumer, edge.consumer))
     )
     return graph
+
+
+LOCAL_REACH = 100
+"""How far behind a group cycles are looked for before a check of the whole graph."""
 
 
 @dataclass
