@@ -121,8 +121,11 @@ def _implementations(fusion: Fusion, machine: Machine) -> tuple[tuple[Implementa
             drafted = draft(fusion, machine, tiling)
             found.extend(_with_shares(machine, tiling, drafted))
         except Misfit as misfit:
-            if mildest is None or (misfit.needed_bytes and misfit.over_bytes < mildest.over_bytes):
+            if mildest is None or (
+                misfit.needed_bytes and (not mildest.needed_bytes or misfit.over_bytes < mildest.over_bytes)
+            ):
                 mildest = misfit
+                mildest.tile = tiling.tile
     streamed = sum(hbm_ns(machine, fusion.graph.touched_bytes(access)) for access in fusion.reads)
     return tuple(keep_best(found, machine, streamed)), tried, mildest
 
@@ -234,7 +237,9 @@ def _fits_nowhere(fusion: Fusion, machine: Machine, misfit: Misfit | None) -> In
         return InfeasibleError(f"operator {operator.name!r} has no way to run on {machine.name}: no tiling applies")
     if misfit.needed_bytes == 0:
         return InfeasibleError(f"operator {operator.name!r} cannot run on {machine.name}: it lacks a {misfit.memory}")
+    tile = ", ".join(f"{loop} {size}" for loop, size in misfit.tile.items())
     return InfeasibleError(
-        f"operator {operator.name!r} fits nowhere on {machine.name}: its smallest tile needs {misfit.needed_bytes} "
-        f"bytes of {misfit.memory.upper()}, {misfit.over_bytes} over; shorten {'*'.join(operator.whole) or 'the row'}"
+        f"operator {operator.name!r} fits nowhere on {machine.name}: its smallest tile ({tile}) needs "
+        f"{misfit.needed_bytes} bytes of {misfit.memory.upper()}, {misfit.over_bytes} over; "
+        f"shorten {'*'.join(operator.whole) or 'the row'}"
     )

@@ -30,6 +30,7 @@ class Misfit(Exception):  # noqa: N818 - it is an answer, not a mishap
         self.memory = memory
         self.over_bytes = over_bytes
         self.needed_bytes = needed_bytes
+        self.tile: dict[str, int] = {}  # set by who tried it
 
 
 def round_up(value: int, unit: int) -> int:

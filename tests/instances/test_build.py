@@ -168,6 +168,7 @@ def test_operator_that_fits_nowhere() -> None:
         build_instance(row_sum(4, 200_000), B2)
     sentence = str(caught.value)
     assert "operator 'sum_rows' fits nowhere on ascend910b2" in sentence
+    assert "its smallest tile (" in sentence
     assert "needs 2400064 bytes of UB, 2211648 over" in sentence
     assert caught.value.exit_code == 3
 
