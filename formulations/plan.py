@@ -62,11 +62,17 @@ class Decisions:
 
 @dataclass
 class Timing:
-    """Times that follow from decisions (ns): end and phase length per kernel, windows per residency."""
+    """Times that follow from decisions (ns): end and phase length per kernel, ends of moves, windows per residency."""
 
     end: list[int] = field(default_factory=list)
     phase: list[int] = field(default_factory=list)
+    moved: list[int] = field(default_factory=list)
     windows: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def latency_ns(self) -> int:
+        """End of the last activity."""
+        return max([*self.end, *self.moved])
 
 
 def time_decisions(facts: Facts, decisions: Decisions) -> Timing:
@@ -85,6 +91,7 @@ def time_decisions(facts: Facts, decisions: Decisions) -> Timing:
             done = max(done, choice.hbm_start_ns + phase)
         timing.end.append(done + cost.tail_ns)
         timing.phase.append(phase)
+    timing.moved += [move.start_ns + facts.move_ns(move.tensor) for move in decisions.moves]
     for residency in decisions.residencies:
         timing.windows.append(_window(facts, decisions, timing, residency))
     return timing
@@ -182,17 +189,12 @@ def build_schedule(facts: Facts, decisions: Decisions, proof: Proof) -> Schedule
     )
     return Schedule(
         instance=instance.fingerprint,
-        latency_ns=latency_of(timing, moves),
+        latency_ns=timing.latency_ns,
         kernels=tuple(kernels),
         moves=moves,
         residencies=residencies,
         proof=proof,
     ).sealed()
-
-
-def latency_of(timing: Timing, moves: tuple[Move, ...]) -> int:
-    """End of the last activity."""
-    return max([*timing.end, *(move.end_ns for move in moves)])
 
 
 def _addresses(facts: Facts, decisions: Decisions, timing: Timing) -> tuple[list[int | None], list[int]]:

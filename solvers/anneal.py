@@ -123,8 +123,7 @@ class Annealer:
     def schedule(self, state: State, outcome: Outcome, bounds: dict[str, int]) -> Schedule | None:
         """A decoded state as a schedule, or ``None`` if its tensors cannot be packed into L2."""
         decisions = self.decisions(state, outcome)
-        ends = time_decisions(self.facts, decisions).end
-        latency = max([*ends, *(m.start_ns + self.move_ns[m.tensor] for m in decisions.moves)])
+        latency = time_decisions(self.facts, decisions).latency_ns
         try:
             return build_schedule(self.facts, decisions, prove(self.facts, "anneal", latency, bounds))
         except NoScheduleError:

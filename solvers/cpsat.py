@@ -132,9 +132,7 @@ def _search(facts: Facts, best: Schedule, bounds: dict[str, int], options: Optio
         bounds["cp-sat"] = run.proven_ns
     if decisions is None:
         return best
-    timing = time_decisions(facts, decisions)
-    moved = [move.start_ns + facts.move_ns(move.tensor) for move in decisions.moves]
-    latency = max([*timing.end, *moved])
+    latency = time_decisions(facts, decisions).latency_ns
     try:
         found = build_schedule(facts, decisions, prove(facts, "cpsat", latency, bounds))
     except NoScheduleError:  # counts of cores fit, but no assignment pairs every cube core with its vector cores

@@ -313,7 +313,7 @@ class Search:
 
     def __init__(self, facts: Facts, limit_nodes: int) -> None:
         self.best = unfused_decisions(facts)
-        self.best_ns = max(time_decisions(facts, self.best).end)
+        self.best_ns = time_decisions(facts, self.best).latency_ns
         self.nodes = 0
         self._limit = limit_nodes
 

@@ -32,7 +32,7 @@ def solve_greedy(instance: Instance, options: Options) -> Result:
 
 def _finish(instance: Instance, options: Options, name: str, decisions: Decisions) -> Result:
     facts = Facts(instance)
-    latency = max(time_decisions(facts, decisions).end)
+    latency = time_decisions(facts, decisions).latency_ns
     bounds = quick_bounds(facts, min(5.0, options.remaining_s))
     bounds["relaxation"] = relaxation_bound(facts, None, min(5.0, options.remaining_s))
     schedule = build_schedule(facts, decisions, prove(facts, name, latency, bounds))
@@ -72,7 +72,7 @@ def greedy_decisions(facts: Facts) -> Decisions:
 def greedy_schedule(facts: Facts, bounds: dict[str, int]) -> Schedule:
     """The greedy schedule with given bounds."""
     decisions = greedy_decisions(facts)
-    latency = max(time_decisions(facts, decisions).end)
+    latency = time_decisions(facts, decisions).latency_ns
     return build_schedule(facts, decisions, prove(facts, "greedy", latency, bounds))
 
 

@@ -346,7 +346,7 @@ def _ways(kind: KernelKind) -> st.SearchStrategy[Way]:
 def joint_optimum(instance: Instance) -> tuple[int, Decisions]:
     """The optimum that CP-SAT proves for the joint model (ns), and its decisions."""
     facts = Facts(instance)
-    model = JointModel(instance, max(time_decisions(facts, unfused_decisions(facts)).end))
+    model = JointModel(instance, time_decisions(facts, unfused_decisions(facts)).latency_ns)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     status = solver.solve(model.model)

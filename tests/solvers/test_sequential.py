@@ -71,7 +71,7 @@ def test_unfused_pays_for_every_trip() -> None:
         cost = instance.implementations(instance.candidates[choice.candidate])[choice.implementation].cost
         expected += cost.head_ns + max(cost.busy_ns, phase) + cost.tail_ns
     result = solve_unfused(instance, Options())
-    assert result.objective_ns == expected == max(time_decisions(facts, decisions).end)
+    assert result.objective_ns == expected == time_decisions(facts, decisions).latency_ns
     assert not replay(instance, result.schedule).violations
 
 
