@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -29,9 +28,6 @@ DEFAULT_MACHINE = "ascend910b2"
 
 MOST_OPERATORS_IN_A_GROUP = 64
 """Largest ``max_group``; no fusion rule comes near it."""
-
-MOST_WORKERS = 1024
-"""Largest number of threads; more would only swap."""
 
 _log = logging.getLogger(__name__)
 
@@ -186,48 +182,27 @@ def solve(
     Where ``cpsat`` gives up, or its answer fails the replay, the greedy schedule takes its place beside the bounds
     proven until then, and a warning is logged: a compiler that embeds this is not left without a schedule.
     """
-    return solve_and_replay(
-        instance,
-        time_limit=time_limit,
-        solver=solver,
+    options = Options(
+        time_limit_s=time_limit,
         workers=workers,
         seed=seed,
         gap=gap,
         warm_start=warm_start,
-        on_event=on_event,
         deterministic_limit=deterministic_limit,
-        leave_out=leave_out,
-        log=log,
-        started=started,
-    )[0]
-
-
-def solve_and_replay(
-    instance: Instance,
-    *,
-    time_limit: float,
-    solver: str,
-    workers: int = 0,
-    seed: int = 0,
-    gap: float = 0.0,
-    warm_start: Schedule | None = None,
-    on_event: Callable[[Event], None] | None = None,
-    deterministic_limit: float | None = None,
-    leave_out: Iterable[str] = (),
-    log: Callable[[str], None] | None = None,
-    started: float | None = None,
-) -> tuple[Result, Replay]:
-    """:func:`solve`, with the replay that the answer has passed."""
-    entry = find_solver(solver)
-    options = replace(
-        make_options(time_limit, workers, seed, gap, deterministic_limit, started),
-        warm_start=warm_start,
-        leave_out=_redundant(leave_out),
+        leave_out=frozenset(leave_out),
+        started=time.monotonic() if started is None else started,
         on_event=on_event,
         log=log,
     )
-    if warm_start is not None:
-        _check_warm_start(instance, warm_start)
+    return solve_and_replay(instance, solver, options)[0]
+
+
+def solve_and_replay(instance: Instance, solver: str, options: Options) -> tuple[Result, Replay]:
+    """:func:`solve`, with the replay that the answer has passed."""
+    entry = find_solver(solver)
+    _check_left_out(options.leave_out)
+    if options.warm_start is not None:
+        _check_warm_start(instance, options.warm_start)
     entry.load()  # outside of what follows: a broken installation is no reason to fall back
     try:
         return _replayed(instance, entry, _answer(instance, entry, options), options)
@@ -305,45 +280,16 @@ def _with_bounds(schedule: Schedule, proof: Proof, bounds_ns: dict[str, int]) ->
     return schedule.model_copy(update={"proof": proof.model_copy(update=update)}).sealed()
 
 
-def make_options(
-    time_limit: float,
-    workers: int = 0,
-    seed: int = 0,
-    gap: float = 0.0,
-    deterministic_limit: float | None = None,
-    started: float | None = None,
-) -> Options:
-    """Options with every number checked; :class:`InputError` on one that makes no sense or would overflow."""
-    if not math.isfinite(time_limit):
-        raise InputError(f"time limit {time_limit} is not a number of seconds; give the seconds you can spare")
-    if workers > MOST_WORKERS:
-        raise InputError(f"workers {workers} is above {MOST_WORKERS}; give a count, or 0 for all CPUs")
-    if not 0 <= seed < 2**31:
-        raise InputError(f"seed {seed} is not in 0 to {2**31 - 1}; give another")
-    if deterministic_limit is not None and not (math.isfinite(deterministic_limit) and deterministic_limit > 0):
-        raise InputError(f"deterministic limit {deterministic_limit} is not above zero; give a number such as 10")
-    return Options(
-        time_limit_s=time_limit,
-        workers=workers,
-        seed=seed,
-        gap=gap,
-        deterministic_limit=deterministic_limit,
-        started=time.monotonic() if started is None else started,
-    )
-
-
-def _redundant(families: Iterable[str]) -> frozenset[str]:
-    """Constraint families by name, checked: without any other one the answer would be no schedule."""
-    wanted = frozenset(families)
-    if not wanted:
-        return wanted
+def _check_left_out(families: frozenset[str]) -> None:
+    """Constraint families to leave out must be redundant ones: without any other the answer would be no schedule."""
+    if not families:
+        return
     from formulations.joint import REDUNDANT
 
     known = sorted(REDUNDANT)
-    for family in sorted(wanted):
+    for family in sorted(families):
         if family not in known:
             raise InputError(f"constraint family {family!r} cannot be left out; choose from {', '.join(known)}")
-    return wanted
 
 
 def _check_warm_start(instance: Instance, schedule: Schedule) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from typing import Protocol
 from instances.errors import InputError
 from instances.instance import Instance
 from instances.schedule import Schedule, Status
+
+MOST_WORKERS = 1024
+"""Largest number of threads; more would only swap."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ def available_workers() -> int:
 
 @dataclass(frozen=True)
 class Options:
-    """How to solve.
+    """How to solve; every number is checked, :class:`InputError` on one that makes no sense or would overflow.
 
     Parameters
     ----------
@@ -77,12 +81,23 @@ class Options:
     log: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.time_limit_s):
+            raise InputError(
+                f"time limit {self.time_limit_s} is not a number of seconds; give the seconds you can spare"
+            )
         if not self.time_limit_s > 0:
             raise InputError(f"time limit {self.time_limit_s} is not above zero; give the seconds you can spare")
         if self.workers < 0:
             raise InputError(f"workers {self.workers} is negative; give a count, or 0 for all CPUs")
+        if self.workers > MOST_WORKERS:
+            raise InputError(f"workers {self.workers} is above {MOST_WORKERS}; give a count, or 0 for all CPUs")
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"seed {self.seed} is not in 0 to {2**31 - 1}; give another")
         if not 0 <= self.gap < 1:
             raise InputError(f"gap {self.gap} is not in [0, 1); give a fraction such as 0.01")
+        limit = self.deterministic_limit
+        if limit is not None and not (math.isfinite(limit) and limit > 0):
+            raise InputError(f"deterministic limit {limit} is not above zero; give a number such as 10")
 
     @property
     def elapsed_s(self) -> float:

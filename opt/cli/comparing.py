@@ -21,7 +21,7 @@ from opt.cli.display import microseconds, percent, show_table
 from opt.cli.files import check_outputs
 from opt.cli.interrupts import ending_at_once
 from opt.cli.solving import Seed, Workers
-from solvers.interface import Result
+from solvers.interface import Options, Result
 from solvers.registry import find_solver
 
 
@@ -74,7 +74,7 @@ def compare(
         raise InputError(f"--solvers {solvers!r} names no solver; choose from {', '.join(api.solvers())}")
     for name in names:
         find_solver(name)
-    api.make_options(time_limit, workers, seed)
+    Options(time_limit_s=time_limit, workers=workers, seed=seed)  # refuses bad numbers before files are read
     check_outputs([output], paths)
     instances = {str(path): api.load_instance(path) for path in paths}
     with ending_at_once():

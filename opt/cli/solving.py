@@ -16,7 +16,7 @@ from opt.cli.files import check_outputs
 from opt.cli.interrupts import ending_at_once
 from opt.cli.progress import live_progress
 from opt.replay import Replay
-from solvers.interface import Result
+from solvers.interface import Options, Result
 from solvers.registry import find_solver
 
 InstancePath = Annotated[Path, typer.Argument(metavar="PATH", help="Instance file.")]
@@ -59,20 +59,19 @@ def solve(
     instance = api.load_instance(path)
     warm = None if warm_start is None else api.load_schedule(warm_start)
     with live_progress(not (quiet or verbose), started) as listener, ending_at_once():
-        result, judged = api.solve_and_replay(
-            instance,
-            time_limit=time_limit,
-            solver=solver,
+        options = Options(
+            time_limit_s=time_limit,
             workers=workers,
             seed=seed,
             gap=gap,
             warm_start=warm,
-            on_event=listener,
             deterministic_limit=deterministic_limit,
-            leave_out=leave_out or (),
-            log=_log if verbose else None,
+            leave_out=frozenset(leave_out or ()),
             started=started,
+            on_event=listener,
+            log=_log if verbose else None,
         )
+        result, judged = api.solve_and_replay(instance, solver, options)
     if output is not None:
         api.save(result.schedule, output)
     if trace is not None:
