@@ -241,18 +241,11 @@ def _answer(instance: Instance, entry: Entry, options: Options) -> Result:
 
 
 def _replayed(instance: Instance, entry: Entry, result: Result, options: Options) -> tuple[Result, Replay]:
-    """The result with its replay; :class:`_UnsoundError` where the two disagree."""
-    judged = replay(instance, result.schedule)
-    if judged.violations:
-        more = f" (and {len(judged.violations) - 1} more)" if len(judged.violations) > 1 else ""
-        raise _UnsoundError(
-            f"the schedule of solver {entry.name!r} breaks a rule: {judged.violations[0]}{more}", result
-        )
-    if judged.latency_ns != result.objective_ns:
-        raise _UnsoundError(
-            f"the schedule of solver {entry.name!r} says {result.objective_ns} ns, its replay {judged.latency_ns} ns",
-            result,
-        )
+    """The result with its replay; :class:`_UnsoundError` where the two disagree, be it on the latency alone."""
+    try:
+        judged = replay(instance, result.schedule).require_valid(f"the schedule of solver {entry.name!r}")
+    except InvalidScheduleError as error:
+        raise _UnsoundError(str(error), result) from None
     return replace(result, runtime_s=options.elapsed_s), judged
 
 
@@ -294,9 +287,7 @@ def _check_left_out(families: frozenset[str]) -> None:
 
 def _check_warm_start(instance: Instance, schedule: Schedule) -> None:
     """A warm start must be valid and within the candidates, which are what the bound speaks of."""
-    judged = replay(instance, schedule)
-    if judged.violations:
-        raise InvalidScheduleError(f"the warm start breaks a rule: {judged.violations[0]}")
+    replay(instance, schedule).require_valid("the warm start")
     tilings = {c.operators: [way.tiling for way in instance.implementations(c)] for c in instance.candidates}
     for kernel in schedule.kernels:
         if kernel.tiling not in tilings.get(kernel.operators, ()):

@@ -47,11 +47,11 @@ class Replay:
         """True where no rule is broken."""
         return not self.violations
 
-    def require_valid(self) -> Replay:
-        """This replay; :class:`InvalidScheduleError` with the first violation where there is one."""
+    def require_valid(self, what: str = "the schedule") -> Replay:
+        """This replay; where a rule is broken, :class:`InvalidScheduleError`: by ``what``, and the first violation."""
         if self.violations:
             more = f" (and {len(self.violations) - 1} more)" if len(self.violations) > 1 else ""
-            raise InvalidScheduleError(f"{self.violations[0]}{more}")
+            raise InvalidScheduleError(f"{what} breaks a rule: {self.violations[0]}{more}")
         return self
 
 

@@ -137,9 +137,10 @@ def test_require_valid_names_the_first_violation(qwen: Instance, scripted: Sched
     wrong = scripted.model_copy(update={"latency_ns": scripted.latency_ns - 5}).sealed()
     outcome = replay(qwen, wrong)
     assert [(v.rule, v.time_ns, v.amount) for v in outcome.violations] == [("latency", scripted.latency_ns, 5)]
-    sentence = f"[latency] schedule at {scripted.latency_ns} ns: says {scripted.latency_ns - 5} ns, the replay ends at"
+    said, ends = scripted.latency_ns - 5, scripted.latency_ns
+    sentence = f"it breaks a rule: [latency] schedule at {ends} ns: says {said} ns, the replay ends at"
     with pytest.raises(InvalidScheduleError) as caught:
-        outcome.require_valid()
+        outcome.require_valid("it")
     assert str(caught.value).startswith(sentence)
     assert caught.value.exit_code == 4
 
