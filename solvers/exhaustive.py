@@ -23,7 +23,7 @@ where its producer left it (with all starts as they were, kernels end no later a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import permutations, product
@@ -35,13 +35,19 @@ from instances.errors import InputError, NoScheduleError
 from instances.instance import Instance
 from instances.kernels import Candidate, Cost, KernelKind, Tiling
 from instances.schedule import MoveKind, Source
-from solvers.bounds import prove, quick_bounds
+from solvers.bounds import prove, quick_bounds, relaxation_bound
 from solvers.conflicts import Activity, Arc, Demand, Network, Resource, place
 from solvers.interface import Event, Options, Result
 from solvers.sequential import unfused_decisions
 
 MAX_OPERATORS = 6
 """Most operators of a graph that the search takes on."""
+
+MAX_NODES = 2_000_000
+"""Most nodes that the oracle looks at."""
+
+SEARCH_SHARE = 0.9
+"""Share of the remaining time that the search gets; the rest is for bounds, in case it must be cut short."""
 
 ARGUMENT = "exhaustive search"
 """Name of the bound: nothing in the decision space is faster."""
@@ -305,19 +311,45 @@ class Leaf:
         return Decisions(tuple(kernels), tuple(moves), tuple(stays))
 
 
+class _CutShortError(Exception):
+    """The search is told to stop."""
+
+
 class Search:
     """Branch and bound over routes and orders; keeps the best schedule of all cases.
 
-    Starts from one kernel per operator, one after the other, with everything through HBM.
+    Starts from one kernel per operator, one after the other, with everything through HBM. ``stop`` is told the number
+    of nodes so far and says whether to end; it is asked at every choice of kernels and every node.
     """
 
-    def __init__(self, facts: Facts, limit_nodes: int) -> None:
+    def __init__(self, facts: Facts, stop: Callable[[int], bool]) -> None:
         self.best = unfused_decisions(facts)
         self.best_ns = time_decisions(facts, self.best).latency_ns
         self.nodes = 0
-        self._limit = limit_nodes
+        self._facts = facts
+        self._stop = stop
 
-    def run(self, case: Case) -> None:
+    def run(self) -> bool:
+        """Look at all schedules that may beat the best; whether that came to its end, so that none does."""
+        try:
+            for least, numbers in sorted(self._cases()):
+                if least < self.best_ns:
+                    self._look_at(Case(self._facts, numbers))
+        except _CutShortError:
+            return False
+        return True
+
+    def _cases(self) -> Iterator[tuple[int, tuple[tuple[int, int], ...]]]:
+        """As :func:`cases`; a product over kernels, so that listing them can take longer than there is time."""
+        for case in cases(self._facts):
+            self._check()
+            yield case
+
+    def _check(self) -> None:
+        if self._stop(self.nodes):
+            raise _CutShortError
+
+    def _look_at(self, case: Case) -> None:
         """Look at all schedules with the kernels of a case that may beat the best."""
         times = self._child(case.network, [0] * case.events, 0)
         if times is not None:
@@ -325,8 +357,7 @@ class Search:
 
     def _child(self, network: Network, times: Sequence[int], mark: int) -> list[int] | None:
         self.nodes += 1
-        if self.nodes > self._limit:
-            raise InputError(f"the exhaustive search hit its limit of {self._limit} nodes; give a smaller graph")
+        self._check()
         return network.earliest(times, mark, self.best_ns)
 
     def _route(self, case: Case, times: Sequence[int], routes: list[Route]) -> None:
@@ -403,7 +434,7 @@ def cases(facts: Facts) -> Iterator[tuple[int, tuple[tuple[int, int], ...]]]:
             yield least, tuple(zip(cover, numbers, strict=True))
 
 
-def optimum(instance: Instance, limit_nodes: int = 2_000_000) -> tuple[int, Decisions]:
+def optimum(instance: Instance, limit_nodes: int = MAX_NODES) -> tuple[int, Decisions]:
     """Least latency (ns) of an instance, and decisions that reach it.
 
     Parameters
@@ -418,27 +449,40 @@ def optimum(instance: Instance, limit_nodes: int = 2_000_000) -> tuple[int, Deci
     InputError
         If the graph is too large, a kernel would take no time, or the node limit is hit.
     """
+    search = Search(_searchable(instance), lambda nodes: nodes > limit_nodes)
+    if not search.run():
+        raise InputError(f"the exhaustive search hit its limit of {limit_nodes} nodes; give a smaller graph")
+    return search.best_ns, search.best
+
+
+def _searchable(instance: Instance) -> Facts:
+    """Facts of an instance that the search can take on; :class:`InputError` where it cannot."""
     if (count := len(instance.graph.operators)) > MAX_OPERATORS:
         raise InputError(f"{count} operators are too many for an exhaustive search; give at most {MAX_OPERATORS}")
     facts = Facts(instance)
     if min(facts.least_ns) == 0:
         raise InputError(f"a kernel of {instance.name!r} takes 0 ns; the exhaustive search wants at least 1")
-    search = Search(facts, limit_nodes)
-    for least, numbers in sorted(cases(facts)):
-        if least < search.best_ns:
-            search.run(Case(facts, numbers))
-    return search.best_ns, search.best
+    return facts
 
 
 def solve_exhaustive(instance: Instance, options: Options) -> Result:
-    """The best schedule, proven by enumeration; raises as :func:`optimum` does.
+    """The best schedule, proven by enumeration; where the time limit cuts that short, the best so far.
 
-    The node limit alone ends it early: time limit, workers and seed play no part.
+    The bound is then that of the relaxations, as the enumeration proves nothing before its end. The clock is looked
+    at between nodes; workers, seed and gap play no part. Raises :class:`InputError` if the graph is too large or a
+    kernel would take no time.
     """
-    facts = Facts(instance)
-    latency, decisions = optimum(instance)
-    bounds = {ARGUMENT: latency, **quick_bounds(facts)}
-    schedule = build_schedule(facts, decisions, prove(facts, "exhaustive", latency, bounds))
+    facts = _searchable(instance)
+    reserve_s = (1 - SEARCH_SHARE) * options.remaining_s
+    search = Search(facts, lambda _: options.remaining_s <= reserve_s)
+    complete = search.run()
+    latency = search.best_ns
+    bounds = {ARGUMENT: latency} if complete else {}
+    bounds |= quick_bounds(facts, min(5.0, options.remaining_s))
+    if not complete:
+        # with a horizon the relaxation speaks only of schedules up to there, so it proves no more than the latency
+        bounds["relaxation"] = min(latency, relaxation_bound(facts, latency, min(5.0, options.remaining_s)))
+    schedule = build_schedule(facts, search.best, prove(facts, "exhaustive", latency, bounds))
     event = Event(options.elapsed_s, latency, schedule.proof.bound_ns, ARGUMENT)
     if options.on_event:
         options.on_event(event)

@@ -67,7 +67,7 @@ _ENTRIES = (
         "exhaustive",
         "solvers.exhaustive",
         "solve_exhaustive",
-        "looks at every schedule that could be best; tiny graphs only, the oracle of the tests; heeds no time limit",
+        "looks at every schedule that could be best; tiny graphs only, the oracle of the tests",
         "completeness argued in solvers/exhaustive.py",
     ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from ortools.sat.python import cp_model
@@ -20,8 +22,9 @@ from opt.replay import replay
 from solvers import conflicts, exhaustive
 from solvers.bounds import prove, quick_bounds, relaxation_bound
 from solvers.conflicts import Activity, Demand, Network, Resource, place
-from solvers.exhaustive import ARGUMENT, covers, optimum, solve_exhaustive
+from solvers.exhaustive import ARGUMENT, Search, covers, optimum, solve_exhaustive
 from solvers.interface import Event, Options
+from solvers.sequential import solve_unfused
 
 VECTOR = KernelKind.VECTOR
 INPUT, INNER, OUTPUT = Role.INPUT, Role.INTERMEDIATE, Role.OUTPUT
@@ -109,6 +112,56 @@ def test_solver_entry() -> None:
     assert result.solver == "exhaustive"
     assert {"hbm_traffic", "critical_path"} <= set(result.bounds_ns)
     assert [(event.objective_ns, event.bound_ns) for event in seen] == [(200, 200)]
+
+
+def out_of_time() -> Options:
+    """Options whose time limit passed before the solver was called."""
+    return Options(time_limit_s=1, started=time.monotonic() - 2)
+
+
+def test_time_limit() -> None:
+    """Without time the answer is the start of the search: each kernel takes 60 ns in and 60 ns out, 240 in all.
+
+    No enumeration, no optimum: the bound is at most the 200 ns that are possible with the tensor between them in L2.
+    """
+    instance = chain(2, size=60)
+    result = solve_exhaustive(instance, out_of_time())
+    assert (result.objective_ns, result.status) == (240, Status.FEASIBLE)
+    assert 0 < result.bound_ns <= optimum(instance)[0] == 200
+    assert ARGUMENT not in result.bounds_ns
+    assert {"hbm_traffic", "critical_path", "relaxation"} <= set(result.bounds_ns)
+
+
+@random_examples
+@given(tiny_instances(most=3))
+def test_time_limit_gives_valid_schedules_and_bounds(instance: Instance) -> None:
+    """Cut short at once, the schedule is as good as without fusion and valid, the bound below the optimum."""
+    result = solve_exhaustive(instance, out_of_time())
+    assert [str(violation) for violation in replay(instance, result.schedule).violations] == []
+    assert result.objective_ns == solve_unfused(instance, Options()).objective_ns
+    assert 0 < result.bound_ns <= optimum(instance)[0] <= result.objective_ns
+
+
+def test_best_so_far() -> None:
+    """Cut short after ever more nodes, the search of a chain never answers worse, and keeps the best before its end."""
+    facts = Facts(chain(3, size=60, l2_bytes=200))
+
+    def cut_short(limit: int) -> Search:
+        return Search(facts, lambda nodes: nodes >= limit)
+
+    found = []
+    for limit in range(1000):
+        search = cut_short(limit)
+        complete = search.run()
+        schedule = build_schedule(facts, search.best, prove(facts, "any", search.best_ns, {ARGUMENT: 1}))
+        assert schedule.latency_ns == search.best_ns
+        found.append(search.best_ns)
+        if complete:
+            break
+    assert complete
+    assert found[0] == 360  # everything through HBM
+    assert found[-2:] == [300, 300]  # the optimum, first without and then with its proof
+    assert found == sorted(found, reverse=True)
 
 
 def test_too_many_operators() -> None:
