@@ -25,13 +25,15 @@ class DType(StrEnum):
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
+    INT64 = "int64"
     INT32 = "int32"
+    INT16 = "int16"
     INT8 = "int8"
 
     @property
     def size_bytes(self) -> int:
         """Bytes per element."""
-        return {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int8": 1}[self.value]
+        return {"int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int16": 2, "int8": 1}[self.value]
 
 
 class Role(StrEnum):
@@ -87,6 +89,8 @@ class VectorClass(StrEnum):
     TRANSCENDENTAL = "transcendental"
     DIVIDE = "divide"
     REDUCE = "reduce"
+    MAXIMUM = "maximum"
+    TRANSPOSE = "transpose"
     GATHER = "gather"
     SORT = "sort"
 

@@ -24,12 +24,14 @@ _CLASSES = {
     "exp": VectorClass.TRANSCENDENTAL,
     "div": VectorClass.DIVIDE,
     "reduce": VectorClass.REDUCE,
+    "max": VectorClass.MAXIMUM,
+    "turn": VectorClass.TRANSPOSE,
     "sort": VectorClass.SORT,
     "convert": VectorClass.CONVERT,
 }
 
 PER_ELEMENT: dict[str, dict[str, int]] = {
-    # square, sum, scale by the inverse root, weight
+    # square, sum, scale by the inverse root, weight; a root and a division per row are added
     "rms_norm": {"two": 2, "reduce": 1, "one": 1},
     # the same, with a mean (one more sum), its subtraction and a bias
     "layer_norm": {"two": 3, "reduce": 2, "one": 2},
@@ -44,15 +46,20 @@ PER_ELEMENT: dict[str, dict[str, int]] = {
     "tanh": {"one": 3, "exp": 1, "div": 1},
     "add": {"two": 1},
     # row maximum and row sum; scale, subtract the maximum, multiply by the reciprocal; a division per row is added
-    "softmax": {"reduce": 2, "one": 3, "exp": 1},
+    "softmax": {"max": 1, "reduce": 1, "one": 3, "exp": 1},
     "sort": {"sort": 1},
     # multiply by the router weight, accumulate
     "combine": {"two": 2},
-    # absolute value and scaling, row maximum, rounding to int8
-    "quantize": {"one": 2, "reduce": 1, "convert": 1},
+    # absolute value and scaling, row maximum, rounding to int8; a division per row is added
+    "quantize": {"one": 2, "max": 1, "convert": 1},
     # int32 to float, channel scale, token scale
     "dequantize": {"convert": 1, "two": 1, "one": 1},
+    # the same without a scale per token
+    "dequantize_columns": {"convert": 1, "two": 1},
+    # int8 weights by their channel scale; the conversions are those of storage
+    "dequantize_weights": {"two": 1},
     "dequantize_bias": {"convert": 1, "two": 2, "one": 1},
+    "transpose": {"turn": 1},
     # data moves without arithmetic
     "move": {},
 }
@@ -209,7 +216,8 @@ class GraphBuilder:
         if not rms:
             parts.append(self.weight(f"{prefix}b_{what}", (axis,)))
         result = self.tensor(f"{prefix}{what}ed", x.dims, role)
-        vector = work("rms_norm" if rms else "layer_norm", self.elements(x))
+        rows = self.elements(x) // self.extent(axis)
+        vector = work("rms_norm" if rms else "layer_norm", self.elements(x), exp=rows, div=rows)
         self.op(f"{prefix}{what}", OpKind.NORM, (x, *parts), (result,), vector=vector, whole=whole)
         return result
 
@@ -291,7 +299,7 @@ class GraphBuilder:
             data = self.tensor(f"{x.tensor}_int8", x.dims, dtype=DType.INT8)
             scale = self.tensor(f"{x.tensor}_scale", x.dims[:-1], dtype=DType.FLOAT32)
             whole = x.dims[-1].split("*")
-            vector = work("quantize", self.elements(x))
+            vector = work("quantize", self.elements(x), div=self.elements(scale))
             self.op(f"{x.tensor}_quant", OpKind.QUANTIZE, (x,), (data, scale), vector=vector, whole=whole)
             self._int8[x.tensor] = (data, scale)
         return self._int8[x.tensor]

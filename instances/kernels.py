@@ -85,7 +85,7 @@ class Cost(Frozen):
     head_ns
         Launch, and fill of the first tiles.
     busy_ns
-        The largest of ``engines_ns``.
+        The largest of ``engines_ns``, and the share of the other pipes' time that it does not hide.
     tail_ns
         Drain of the last tiles.
     engines_ns
@@ -117,7 +117,7 @@ class Cost(Frozen):
 
     @property
     def bound_by(self) -> str:
-        """The engine that sets ``busy_ns``."""
+        """The engine that is busy longest."""
         return max(self.engines_ns, key=lambda engine: self.engines_ns[engine], default="launch")
 
 

@@ -83,7 +83,8 @@ class Path(Frozen):
 
     ``exists`` false records a path that the chip lacks, with its source, so that nobody adds it by mistake.
     ``l2`` stands for global memory as a core's port sees it when the line is in L2.
-    ``startup_cycles`` per move; ``rate_bytes_per_cycle`` of one core's port.
+    ``startup_cycles`` per move, plus ``format_cycles`` where the move turns rows into fractals (ND->NZ);
+    ``rate_bytes_per_cycle`` of one core's port.
     """
 
     source: MemoryName
@@ -92,6 +93,7 @@ class Path(Frozen):
     evidence: Annotated[str, Field(min_length=3)]
     pipe: Pipe | None = None
     startup_cycles: Figure | None = None
+    format_cycles: Figure | None = None
     rate_bytes_per_cycle: Positive | None = None
 
     @model_validator(mode="after")
@@ -134,12 +136,37 @@ class VectorUnit(Frozen):
 
 
 class Launch(Frozen):
-    """Fixed time from a kernel's start to its first move, by kind (ns)."""
+    """Fixed time from a kernel's start to its first move, by kind (ns).
+
+    ``step_ns`` is added for every step of the program - a vector instruction, a matrix product - for the scalar
+    set-up of its queues and loops; ``cold_step_ns`` on top of it where the program itself has to come from HBM, as
+    in a kernel that is timed alone with cold caches.
+    """
 
     vector_ns: Figure
     cube_ns: Figure
     mix_ns: Figure
     collective_ns: Figure
+    step_ns: Figure
+    cold_step_ns: Figure
+
+
+class Share(Figure):
+    """A figure between 0 and 1."""
+
+    value: Annotated[float, Field(ge=0, le=1)]
+
+
+class Exposed(Frozen):
+    """Share of the other pipes' time that the slowest does not hide.
+
+    0 where double buffers overlap everything, 1 where each piece is loaded, computed and stored in turn. ``vector``
+    and ``cube`` speak of the pipes of one core, ``mix`` of the two sides of a mixed kernel.
+    """
+
+    vector: Share
+    cube: Share
+    mix: Share
 
 
 class LinkSegment(Frozen):
@@ -161,6 +188,7 @@ class Machine(Frozen):
     schema_version: int = SCHEMA_VERSION
     name: Name
     title: str
+    architecture: Name  # chips of one architecture share the constants of their pipelines
     coupled: bool  # first generation: the cube core does the vector work, direct paths exist
     notes: str = ""
     aic: Positive
@@ -173,6 +201,7 @@ class Machine(Frozen):
     cube: Cube
     vector: VectorUnit
     launch: Launch
+    exposed: Exposed
     sync_ns: Figure  # one hand-over between a cube core and its vector cores
     link: Link
 

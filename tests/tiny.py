@@ -50,6 +50,7 @@ def tiny_machine(
         data["launch"]["vector_ns"]["value"] = launch_ns
         data["launch"]["cube_ns"]["value"] = 2 * launch_ns
         data["launch"]["mix_ns"]["value"] = 3 * launch_ns
+        data["launch"]["step_ns"]["value"] = launch_ns / 20
         data["sync_ns"]["value"] = launch_ns / 4
     if link_startup_ns is not None:
         for segment in data["link"]["segments"]:

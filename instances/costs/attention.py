@@ -16,13 +16,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from instances.costs.cube import ACCUMULATOR_BYTES, WORKSPACE_STAGES, matmul_shape
-from instances.costs.terms import Draft, Misfit, Stage, balanced, mmad_ns, move_ns, round_up, total_work, vector_ns
+from instances.costs.terms import (
+    Draft,
+    Misfit,
+    Stage,
+    balanced,
+    mmad_ns,
+    move_ns,
+    mte1_ns,
+    round_up,
+    total_work,
+    vector_ns,
+    waves,
+)
+from instances.costs.vector import vector_steps
 from instances.fusion import Fusion
 from instances.graph import DType, VectorClass
 from instances.kernels import KernelKind, Tiling
 from instances.machine import Machine, MemoryName
 
 PROBABILITY_BYTES = 2
+
+RESCALE_STEPS = 3
+"""Vector steps that online softmax adds: convert the probabilities, scale the running result, add."""
 
 
 @dataclass(frozen=True)
@@ -71,24 +87,24 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     items = shape.batch * -(-shape.m // m0) * parts
     if tiling.aic < 1 or tiling.aic > items or parts > -(-shape.n // n0) or tiling.aiv != tiling.aic * pairs:
         raise Misfit("cores or parts", 0)
-    mine = -(-items // tiling.aic)
+    mine = waves(items, tiling.aic)
     m = balanced(shape.m, m0, 16)
     rows = shape.m / -(-shape.m // m0)  # rows with work in them, unpadded
     steps = max(1.0, shape.n * shape.density / parts / n0)
     element = shape.dtype.size_bytes
-    result = Draft(KernelKind.MIX, [], 0.0, tiling.aic)
+    result = Draft(KernelKind.MIX, [], 0.0, tiling.aic, steps=len(fusion.cubes) + _softmax_steps(fusion))
 
     d_padded, dv_padded = round_up(shape.d, 16), round_up(shape.dv, 16)
-    _cube_buffers(machine, result, m0, n0, d_padded, dv_padded, element)
+    slices = _cube_buffers(machine, result, m0, n0, d_padded, dv_padded, element)
     through_l2_out, through_l2_back = not machine.direct, not machine.direct_back
 
     # per step, on one cube core
     keys = n0 * (shape.d + shape.dv) * element
     back = rows * n0 * PROBABILITY_BYTES if through_l2_back else 0
-    load = move_ns(machine, machine.path(MemoryName.L2, MemoryName.L1), keys + back, 3 if back else 2)
-    query = move_ns(machine, machine.path(MemoryName.L2, MemoryName.L1), m * shape.d * element, 1)
-    into_a = move_ns(machine, machine.path(MemoryName.L1, MemoryName.L0A), m * (n0 + shape.d) * element, 2)
-    into_b = move_ns(machine, machine.path(MemoryName.L1, MemoryName.L0B), keys, 2)
+    into_l1 = machine.path(MemoryName.L2, MemoryName.L1)
+    load = move_ns(machine, into_l1, keys + back, (3 if back else 2) * slices, 2 * slices)
+    query = move_ns(machine, into_l1, m * shape.d * element, 1, 1)
+    into_l0 = mte1_ns(machine, left=(m * (n0 + shape.d) * element, 2), right=(keys, 2))
     cube = mmad_ns(machine, shape.dtype, m, n0, shape.d, 1) + mmad_ns(machine, shape.dtype, m, dv_padded, n0, 1)
     out_path = machine.path(MemoryName.L0C, MemoryName.UB) or machine.path(MemoryName.L0C, MemoryName.L2)
     handed = rows * (n0 + shape.dv) * ACCUMULATOR_BYTES
@@ -107,7 +123,7 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     sync = machine.sync_ns.value
     result.stages = [
         Stage("mte2", query + load, mine * (query + steps * load)),
-        Stage("mte1", into_a + into_b, mine * steps * (into_a + into_b)),
+        Stage("mte1", into_l0, mine * steps * into_l0),
         Stage("cube", cube, mine * steps * cube),
         Stage("fixp", drain, mine * steps * drain),
         Stage("sync", 2 * sync, mine * steps * sync),
@@ -127,22 +143,34 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     return result
 
 
-def _cube_buffers(machine: Machine, result: Draft, m0: int, n0: int, d: int, dv: int, element: int) -> None:
-    result.need("query", MemoryName.L1, m0 * d * element, 1)
-    result.need("keys", MemoryName.L1, n0 * d * element, 2)
-    result.need("values", MemoryName.L1, n0 * dv * element, 2)
-    result.need("probabilities", MemoryName.L1, m0 * n0 * PROBABILITY_BYTES, 2)
+def _cube_buffers(machine: Machine, result: Draft, m0: int, n0: int, d: int, dv: int, element: int) -> int:
+    """Place the cube's buffers; returns into how many slices of keys a step is cut for L1.
+
+    Keys, values and probabilities pass through L1 in slices, as many keys at a time as fit beside the query; the sums
+    leave L0C in slices of columns, so that neither a long step nor a wide value fills it.
+    """
+    query = m0 * d * element
+    per_key = 2 * (d * element + dv * element + m0 * PROBABILITY_BYTES)
+    room = (machine.capacity(MemoryName.L1) - query) // per_key // 16 * 16
+    if room < 16:
+        raise Misfit(MemoryName.L1.value, query + 16 * per_key - machine.capacity(MemoryName.L1), query + 16 * per_key)
+    width = balanced(n0, min(room, n0), 16)
+    result.need("query", MemoryName.L1, query, 1)
+    result.need("keys", MemoryName.L1, width * d * element, 2)
+    result.need("values", MemoryName.L1, width * dv * element, 2)
+    result.need("probabilities", MemoryName.L1, m0 * width * PROBABILITY_BYTES, 2)
     # L0 works on slices of the depth, as large as double buffering leaves room for
-    left = min(m0 * max(d, n0) * element, machine.capacity(MemoryName.L0A) // 2)
-    right = min(n0 * max(d, dv) * element, machine.capacity(MemoryName.L0B) // 2)
-    if m0 * 32 > left or n0 * 32 > right:
+    left = min(m0 * max(d, width) * element, machine.capacity(MemoryName.L0A) // 2)
+    right = min(width * max(d, dv) * element, machine.capacity(MemoryName.L0B) // 2)
+    if m0 * 32 > left:
         raise Misfit(MemoryName.L0A.value, m0 * 32 - left, m0 * 32)
     result.need("left", MemoryName.L0A, left, 2)
     result.need("right", MemoryName.L0B, right, 2)
-    scores, values = m0 * n0 * ACCUMULATOR_BYTES, m0 * dv * ACCUMULATOR_BYTES
-    double = 2 * (scores + values) <= machine.capacity(MemoryName.L0C)
-    result.need("scores", MemoryName.L0C, scores, 2 if double else 1)
-    result.need("result", MemoryName.L0C, values, 2 if double else 1)
+    columns = min(max(width, dv), machine.capacity(MemoryName.L0C) // (2 * m0 * ACCUMULATOR_BYTES) // 16 * 16)
+    if columns < 16:
+        raise Misfit(MemoryName.L0C.value, 2 * m0 * 64 - machine.capacity(MemoryName.L0C), 2 * m0 * 64)
+    result.need("sums", MemoryName.L0C, m0 * columns * ACCUMULATOR_BYTES, 2)
+    return -(-n0 // width)
 
 
 def _vector_chunks(machine: Machine, result: Draft, m0: int, n0: int, dv: int, pairs: int) -> int:
@@ -175,8 +203,12 @@ def _softmax_step_ns(
     rescale = rows * shape.dv / pairs
     work[VectorClass.TWO_SOURCE] = work.get(VectorClass.TWO_SOURCE, 0.0) + rescale
     work[VectorClass.ONE_SOURCE] = work.get(VectorClass.ONE_SOURCE, 0.0) + rescale
-    calls = (len(softmax.vector) + 3) * chunks
+    calls = _softmax_steps(fusion) * chunks
     return vector_ns(machine, work, calls)
+
+
+def _softmax_steps(fusion: Fusion) -> int:
+    return vector_steps(fusion.vectors) + RESCALE_STEPS
 
 
 def _join_parts(machine: Machine, result: Draft, shape: AttentionShape, tiling: Tiling, parts: int) -> None:

@@ -18,15 +18,18 @@ from instances.costs.terms import (
     Misfit,
     Stage,
     balanced,
+    line_share,
     mmad_ns,
     move_ns,
+    mte1_ns,
     round_up,
     total_work,
     vector_ns,
+    waves,
 )
-from instances.costs.vector import calls_per_tile, converted_elements, extent_of
+from instances.costs.vector import converted_elements, extent_of, vector_steps
 from instances.fusion import Fusion
-from instances.graph import Access, DType, Graph, Operator
+from instances.graph import Access, DType, Graph, Operator, Role
 from instances.kernels import KernelKind, Rule, Tiling
 from instances.machine import Machine, MemoryName
 
@@ -34,6 +37,20 @@ WORKSPACE_STAGES = 2
 """Tiles in flight between cube and vector cores (CATLASS uses 2 to 4)."""
 
 ACCUMULATOR_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How a matrix lies in global memory: bytes of a row, and whether rows run along the depth."""
+
+    size_bytes: int
+    element_bytes: int
+    along_depth: bool
+
+    def share(self, width: float, depth: float) -> float:
+        """Bytes fetched per byte wanted when a block of ``width`` by ``depth`` elements is loaded."""
+        run = (depth if self.along_depth else width) * self.element_bytes
+        return line_share(min(run, self.size_bytes), self.size_bytes)
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,9 @@ class MatmulShape:
     left: DType
     right: DType
     out: DType
+    left_rows: Rows
+    right_rows: Rows
+    formatted: bool  # whether the right operand is laid out in fractals ahead of time, as stacks do with weights
 
 
 def matmul_shape(graph: Graph, operator: Operator) -> MatmulShape:
@@ -87,6 +107,18 @@ def matmul_shape(graph: Graph, operator: Operator) -> MatmulShape:
         left=graph.tensor[left.tensor].dtype,
         right=graph.tensor[right.tensor].dtype,
         out=graph.tensor[out.tensor].dtype,
+        left_rows=_rows(graph, left, k_loops),
+        right_rows=_rows(graph, right, k_loops),
+        formatted=graph.tensor[right.tensor].role is Role.WEIGHT,
+    )
+
+
+def _rows(graph: Graph, access: Access, k_loops: list[str]) -> Rows:
+    tensor = graph.tensor[access.tensor]
+    return Rows(
+        size_bytes=tensor.shape[-1] * tensor.dtype.size_bytes,
+        element_bytes=tensor.dtype.size_bytes,
+        along_depth=bool(set(access.axes[-1]) & set(k_loops)),
     )
 
 
@@ -146,7 +178,7 @@ def _blocks(fusion: Fusion, tiling: Tiling) -> Blocks:
         m_blocks=m_blocks,
         n_blocks=n_blocks,
         items=items,
-        mine=-(-items // tiling.aic),
+        mine=waves(items, tiling.aic),
     )
 
 
@@ -154,17 +186,20 @@ def _blocks(fusion: Fusion, tiling: Tiling) -> Blocks:
 class Loads:
     """How operands pass through L1: bytes and transfers on the busiest core, and the buffers."""
 
-    total_bytes: float
+    total_bytes: float  # as fetched, whole lines
     transfers: float
+    formatted: float  # transfers that turn rows into fractals
     step: int  # depth of k loaded at a time
     buffers: tuple[tuple[str, int, int], ...]  # name, bytes, slots
 
 
 def l1_loads(machine: Machine, shape: MatmulShape, blocks: Blocks) -> Loads:
-    """The cheapest of three ways through L1: stream both operands, or keep one panel for the items that share it.
+    """The cheapest way through L1: stream both operands, double buffered, or hold one of them whole.
 
-    Streams are double buffered. A kept panel holds the whole depth of an item and is loaded once per run of items
-    with the same rows (or columns) on one core.
+    An operand is held where one tile covers all its rows (or columns), and loaded once for each run of items that
+    share it on one core, as in the full-load templates of CANN's MatMulV3 (hicann/ops-nn). A panel of a larger
+    operand is not kept from item to item: that would save traffic, but no shipped kernel does it, and measured
+    products agree with streaming.
     """
     capacity = machine.capacity(MemoryName.L1)
     left_row = blocks.m0 * shape.left.size_bytes  # bytes per unit of k
@@ -172,28 +207,41 @@ def l1_loads(machine: Machine, shape: MatmulShape, blocks: Blocks) -> Loads:
     depth = round_up(blocks.depth, blocks.k0)
     left_runs = max(1, -(-blocks.mine // blocks.n_blocks))
     right_runs = max(1, -(-blocks.mine // blocks.m_blocks))
-    ways = []
+    ways: list[tuple[float, float, float, int, tuple[tuple[str, int, int], ...]]] = []
+    whole = {"left": blocks.m_blocks == 1, "right": blocks.n_blocks == 1}
     for keep in ("none", "left", "right"):
+        if keep != "none" and (not whole[keep] or blocks.parts > 1):
+            continue
         held = {"none": 0, "left": left_row, "right": right_row}[keep] * depth
         streamed = {"none": left_row + right_row, "left": right_row, "right": left_row}[keep]
         room = (capacity - held) // (2 * streamed)
-        step = min(depth, room // blocks.k0 * blocks.k0)
+        step = _l1_step(machine, shape, blocks, min(depth, room))
         if step < blocks.k0:
             continue
         left_items = left_runs if keep == "left" else blocks.mine
         right_items = right_runs if keep == "right" else blocks.mine
-        actual_left = blocks.m * shape.left.size_bytes * blocks.depth
+        actual_left = blocks.m * shape.left.size_bytes * blocks.depth * shape.left_rows.share(blocks.m, step)
         actual_right = blocks.n * blocks.joined * shape.right.size_bytes * blocks.depth
+        if not shape.formatted:
+            actual_right *= shape.right_rows.share(blocks.n, step)
         total = left_items * actual_left + right_items * actual_right
         chunks = -(-depth // step)
         transfers = chunks * (left_items + right_items * blocks.joined)
+        formatted = chunks * (left_items + (0 if shape.formatted else right_items * blocks.joined))
         left_buffer = ("left", left_row * (depth if keep == "left" else step), 1 if keep == "left" else 2)
         right_buffer = ("right", right_row * (depth if keep == "right" else step), 1 if keep == "right" else 2)
-        ways.append((total, transfers, step, (left_buffer, right_buffer)))
+        ways.append((total, transfers, formatted, step, (left_buffer, right_buffer)))
     if not ways:
         needed = 2 * (left_row + right_row) * blocks.k0
         raise Misfit(MemoryName.L1.value, needed - capacity, needed)
     return Loads(*min(ways))
+
+
+def _l1_step(machine: Machine, shape: MatmulShape, blocks: Blocks, room: int) -> int:
+    """The deepest load that fits, in whole L0 steps and, where that is no less than half of it, in whole lines."""
+    line = math.lcm(blocks.k0, machine.alignment(MemoryName.HBM) // shape.left.size_bytes)
+    step, whole = room // blocks.k0 * blocks.k0, room // line * line
+    return whole if 2 * whole >= step else step
 
 
 def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
@@ -201,7 +249,7 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     blocks = _blocks(fusion, tiling)
     shape = _shapes(fusion)[0]
     loads = l1_loads(machine, shape, blocks)
-    result = Draft(fusion.kind, [], 0.0, tiling.aic)
+    result = Draft(fusion.kind, [], 0.0, tiling.aic, steps=len(fusion.cubes))
     for name, size, slots in loads.buffers:
         result.need(name, MemoryName.L1, size, slots)
     result.need("left", MemoryName.L0A, blocks.m0 * blocks.k0 * shape.left.size_bytes, 2)
@@ -212,24 +260,18 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
 
     columns = blocks.n * blocks.joined
     chunk = loads.step / blocks.depth  # share of an item's depth that one L1 load brings
-    load = move_ns(machine, machine.path(MemoryName.L2, MemoryName.L1), loads.total_bytes, loads.transfers)
+    into_l1 = machine.path(MemoryName.L2, MemoryName.L1)
+    load = move_ns(machine, into_l1, loads.total_bytes, loads.transfers, loads.formatted)
     steps = -(-blocks.depth // blocks.k0)
-    into_a = move_ns(
+    into_l0 = mte1_ns(
         machine,
-        machine.path(MemoryName.L1, MemoryName.L0A),
-        blocks.m * blocks.depth * shape.left.size_bytes,
-        steps,
-    )
-    into_b = move_ns(
-        machine,
-        machine.path(MemoryName.L1, MemoryName.L0B),
-        columns * blocks.depth * shape.right.size_bytes,
-        steps * blocks.joined,
+        left=(blocks.m * blocks.depth * shape.left.size_bytes, steps),
+        right=(columns * blocks.depth * shape.right.size_bytes, steps * blocks.joined),
     )
     cube = mmad_ns(machine, shape.left, blocks.m, round(columns), blocks.depth, steps * blocks.joined)
     result.stages = [
         Stage("mte2", load / max(1.0, blocks.mine) * min(1.0, chunk), load),
-        Stage("mte1", (into_a + into_b) * min(1.0, blocks.k0 / blocks.depth), (into_a + into_b) * blocks.mine),
+        Stage("mte1", into_l0 * min(1.0, blocks.k0 / blocks.depth), into_l0 * blocks.mine),
         Stage("cube", cube * min(1.0, chunk), cube * blocks.mine),
     ]
     result.l2_bytes = loads.total_bytes * blocks.items / blocks.mine
@@ -293,10 +335,12 @@ def _epilogue(fusion: Fusion, machine: Machine, tiling: Tiling, blocks: Blocks, 
     inputs = sum(len(operator.reads) for operator in fusion.vectors)
     load = move_ns(machine, machine.path(MemoryName.L2, MemoryName.UB), loads / pairs, chunks * inputs)
     store = move_ns(machine, machine.path(MemoryName.UB, MemoryName.L2), write_bytes / pairs, chunks)
+    calls = vector_steps(fusion.vectors)
+    result.steps += calls
     outside = _vector_accesses(fusion, reads=True) + _vector_accesses(fusion, reads=False)
     work = total_work(fusion.vectors, converted_elements(fusion, tuple(outside)))
     share = 1 / (blocks.items * pairs)
-    compute = vector_ns(machine, {c: e * share for c, e in work.items()}, calls_per_tile(fusion) * chunks)
+    compute = vector_ns(machine, {c: e * share for c, e in work.items()}, calls * chunks)
     sync = machine.sync_ns.value
     result.stages += [
         Stage("fixp", drain, drain * blocks.mine),
@@ -385,7 +429,7 @@ def choices(fusion: Fusion, machine: Machine) -> Iterator[Tiling]:
                 machine.capacity(MemoryName.L0B) // (2 * n0 * first.right.size_bytes),
                 round_up(first.k, step),
             )
-            k0 = room // step * step
+            k0 = _l0_depth(room, step)
             if not k0 or m0 * n0 * ACCUMULATOR_BYTES > machine.capacity(MemoryName.L0C):
                 continue
             joined = fusion.rule is Rule.GATED
@@ -406,6 +450,13 @@ def choices(fusion: Fusion, machine: Machine) -> Iterator[Tiling]:
                         if fusion.kind is KernelKind.MIX
                         else (cores if machine.coupled else 0),
                     )
+
+
+def _l0_depth(room: int, step: int) -> int:
+    """As deep as L0 allows, in a power of two of ``step`` elements (32 bytes), so that loads can be whole lines."""
+    if room < step:
+        return 0
+    return step << (room // step).bit_length() - 1
 
 
 def _fitting(menu: tuple[int, ...], extent: int) -> list[int]:

@@ -44,12 +44,44 @@ def balanced(extent: int, tile: int, unit: int = 1) -> int:
     return round_up(-(-extent // count), unit)
 
 
-def move_ns(machine: Machine, path: Path | None, moved_bytes: float, transfers: float) -> float:
-    """Time of ``transfers`` moves of ``moved_bytes`` altogether through one core's port."""
+def move_ns(machine: Machine, path: Path | None, moved_bytes: float, transfers: float, formatted: float = 0.0) -> float:
+    """Time of ``transfers`` moves of ``moved_bytes`` altogether through one core's port.
+
+    ``formatted`` of them turn rows into fractals on the way (ND->NZ), which costs cycles of its own each.
+    """
     if path is None or path.rate_bytes_per_cycle is None or path.startup_cycles is None:
         raise Misfit("path between two memories", 0)
     cycles = transfers * path.startup_cycles.value + moved_bytes / path.rate_bytes_per_cycle.value
+    if path.format_cycles is not None:
+        cycles += formatted * path.format_cycles.value
     return cycles * machine.ns_per_cycle
+
+
+SECTOR_BYTES = 128
+"""Smallest piece of global memory that is fetched on its own (Ascend C: accesses split into 128, 256 or 512 bytes)."""
+
+
+def line_share(run_bytes: float, stride_bytes: float) -> float:
+    """Bytes fetched per byte wanted, where runs of ``run_bytes`` start every ``stride_bytes`` in global memory.
+
+    Runs that start on sectors fetch whole sectors; others reach into one sector more.
+    """
+    fetched = math.ceil(run_bytes / SECTOR_BYTES) * SECTOR_BYTES
+    if stride_bytes % SECTOR_BYTES:
+        fetched += SECTOR_BYTES
+    return fetched / run_bytes
+
+
+def mte1_ns(machine: Machine, left: tuple[float, float], right: tuple[float, float]) -> float:
+    """Time of MTE1 for operands of the matrix unit, each as (bytes, moves): one pipe, L0A and then L0B."""
+    into_a = move_ns(machine, machine.path(MemoryName.L1, MemoryName.L0A), *left)
+    into_b = move_ns(machine, machine.path(MemoryName.L1, MemoryName.L0B), *right)
+    return into_a + into_b
+
+
+def waves(items: int, cores: int) -> int:
+    """Items of the busiest core: the last wave takes as long as a full one."""
+    return -(-items // cores)
 
 
 def mmad_ns(machine: Machine, dtype: DType, m: int, n: int, k: int, instructions: float) -> float:
@@ -83,15 +115,44 @@ def total_work(operators: Iterable[Operator], converted_elements: int) -> dict[V
     return work
 
 
-def launch_ns(machine: Machine, kind: KernelKind) -> float:
-    """Fixed time from a kernel's start to its first move."""
+def launch_ns(machine: Machine, kind: KernelKind, steps: int) -> float:
+    """Fixed time from a kernel's start to its first move: by kind, and per vector step of its program."""
     launch = machine.launch
-    return {
+    by_kind = {
         KernelKind.VECTOR: launch.vector_ns,
         KernelKind.CUBE: launch.cube_ns,
         KernelKind.MIX: launch.mix_ns,
         KernelKind.LINK: launch.collective_ns,
-    }[kind].value
+    }[kind]
+    return by_kind.value + steps * launch.step_ns.value
+
+
+VECTOR_SIDE = frozenset({"vector_mte2", "vector", "mte3", "sync"})
+"""Stages of a mixed kernel that its vector cores work on; the others are the cube core's."""
+
+
+def exposed_ns(pipes_ns: Iterable[float], share: float) -> float:
+    """Time of pipes that run side by side: the slowest, and the share of the others that it does not hide."""
+    times = sorted(pipes_ns)
+    return times[-1] + share * sum(times[:-1]) if times else 0.0
+
+
+def body_ns(machine: Machine, draft: Draft) -> float:
+    """Time of a kernel's pipes on its busiest core, L2 and HBM apart.
+
+    With single buffers pieces are loaded, computed and stored in turn. In a mixed kernel the cube core and its vector
+    cores each take their own time, and the slower side does not hide all of the other.
+    """
+    share = machine.exposed
+    if draft.serial:
+        return sum(stage.total_ns for stage in draft.stages)
+    if draft.kind is KernelKind.MIX:
+        cube = [stage.total_ns for stage in draft.stages if stage.engine not in VECTOR_SIDE]
+        vector = [stage.total_ns for stage in draft.stages if stage.engine in VECTOR_SIDE]
+        sides = exposed_ns(cube, share.cube.value), exposed_ns(vector, share.vector.value)
+        return exposed_ns(sides, share.mix.value)
+    alone = share.vector if draft.kind is KernelKind.VECTOR else share.cube
+    return exposed_ns((stage.total_ns for stage in draft.stages), alone.value)
 
 
 def link_ns(machine: Machine, message_bytes: int) -> float:
@@ -141,6 +202,8 @@ class Draft:
     stages: list[Stage]
     l2_bytes: float
     cores: int
+    steps: int = 0  # steps of the program: vector instructions per tile, matrix products
+    serial: bool = False  # whether pieces are loaded, computed and stored in turn
     extra_head_ns: float = 0.0
     extra_tail_ns: float = 0.0
     workspace_bytes: int = 0
@@ -154,8 +217,8 @@ class Draft:
 def assemble(machine: Machine, draft: Draft, permille: int) -> Cost:
     """Round a draft up to whole ns and place its buffers.
 
-    With one piece in flight per stage, a pipeline lasts as long as its slowest stage, preceded by one piece of
-    each stage before it (fill) and followed by one piece of each stage after it (drain).
+    With one piece in flight per stage, a pipeline lasts as long as its slowest stage (and what that does not hide of
+    the others), preceded by one piece of each stage before it (fill) and followed by one of each after it (drain).
     Raises :class:`Misfit` where the buffers do not fit.
     """
     buffers = place_buffers(machine, draft.demands)
@@ -165,9 +228,10 @@ def assemble(machine: Machine, draft: Draft, permille: int) -> Cost:
     fill = sum(stage.piece_ns for stage in stages[:slowest])
     drain = sum(stage.piece_ns for stage in stages[slowest + 1 :])
     engines = {stage.engine: math.ceil(stage.total_ns) for stage in stages if stage.total_ns > 0}
+    body = body_ns(machine, draft)
     return Cost(
-        head_ns=math.ceil(launch_ns(machine, draft.kind) + fill + draft.extra_head_ns),
-        busy_ns=max(engines.values(), default=0),
+        head_ns=math.ceil(launch_ns(machine, draft.kind, draft.steps) + fill + draft.extra_head_ns),
+        busy_ns=max(math.ceil(body), *engines.values()) if engines else 0,
         tail_ns=math.ceil(drain + draft.extra_tail_ns),
         engines_ns=engines,
         l2_bytes=math.ceil(draft.l2_bytes),
@@ -175,6 +239,15 @@ def assemble(machine: Machine, draft: Draft, permille: int) -> Cost:
         miss_ns_per_mib=math.ceil(miss_ns_per_mib(machine, draft.cores)),
         buffers=buffers,
     )
+
+
+def fits(machine: Machine, demands: Iterable[tuple[str, MemoryName, int, int]]) -> bool:
+    """Whether buffers fit beside each other."""
+    try:
+        place_buffers(machine, demands)
+    except Misfit:
+        return False
+    return True
 
 
 def place_buffers(machine: Machine, demands: Iterable[tuple[str, MemoryName, int, int]]) -> tuple[Buffer, ...]:

@@ -7,12 +7,13 @@ no operator needs it whole, in which case everything is rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
-from instances.costs.terms import Draft, Misfit, Stage, move_ns, total_work, vector_ns
+from instances.costs.terms import Draft, Misfit, Stage, fits, line_share, move_ns, total_work, vector_ns
 from instances.fusion import Fusion, common_rows
-from instances.graph import Access, DType
+from instances.graph import Access, DType, Operator
 from instances.kernels import KernelKind, Tiling
 from instances.machine import Machine, MemoryName
 
@@ -49,9 +50,17 @@ def converted_elements(fusion: Fusion, accesses: tuple[Access, ...]) -> int:
     )
 
 
-def calls_per_tile(fusion: Fusion) -> int:
-    """Vector instructions issued per tile, one per class and operator, at least one."""
-    return max(1, sum(len(operator.vector) for operator in fusion.vectors))
+MOST_REPEATS = 4
+"""Instructions of one class that a step counts for at most; beyond, a loop reissues the same ones."""
+
+
+def vector_steps(operators: Iterable[Operator]) -> int:
+    """Vector instructions that a program issues for a tile: each class as often as it is applied to a result."""
+    steps = 0
+    for operator in operators:
+        results = math.prod(operator.dims[loop] for loop in operator.writes[0].loops) * operator.density
+        steps += sum(min(MOST_REPEATS, max(1, round(count / results))) for count in operator.vector.values())
+    return steps
 
 
 def whole_loops(fusion: Fusion) -> tuple[str, ...]:
@@ -69,8 +78,9 @@ def whole_loops(fusion: Fusion) -> tuple[str, ...]:
 def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     """Price a vector kernel under a tiling; :class:`Misfit` where a tile exceeds UB.
 
-    A row that is longer than UB is cut into segments, which takes two passes: one for what the row as a whole must
-    tell (its sum, its largest element), one to apply it. Loads and vector work then count twice, stores once.
+    Buffers are double where there is room; with single ones each tile is loaded, computed and stored in turn. A row
+    that is longer still is cut into segments, which takes two passes: one for what the row as a whole must tell (its
+    sum, its largest element), one to apply it. Loads, and their conversions, then count twice, the rest once.
     """
     along, across = key(fusion), "*".join(whole_loops(fusion))
     if not {along} <= set(tiling.tile) <= {along, across} or tiling.parts:
@@ -85,37 +95,65 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     if tiling.aic != cube_cores_held(machine, tiling.aiv):
         raise Misfit("cube cores of a vector kernel", 0)
     segments, passes = length / segment, 2 if cut else 1
-    result = Draft(KernelKind.VECTOR, [], 0.0, tiling.aiv)
-    loops = set(row_loops(fusion))
-    in_bytes, out_bytes, widest = 0.0, 0.0, 0.0
-    for accesses, is_read in ((fusion.reads, True), (fusion.writes, False)):
-        for number, access in enumerate(accesses):
-            per_tile, per_row = _tile_bytes(fusion, access, loops, rows, tile_rows)
-            if cut and access.loops & set(whole_loops(fusion)):
-                per_tile, per_row = per_tile * segment / length, per_row * segment / length
-            widest = max(widest, per_row / fusion.graph.tensor[access.tensor].dtype.size_bytes)
-            label = f"{'read' if is_read else 'write'}{number}"
-            result.need(label, MemoryName.UB, max(1, math.ceil(per_tile)), slots=2)
-            if is_read:
-                in_bytes += per_tile
-            else:
-                out_bytes += per_tile
-    if any(operator.vector for operator in fusion.operators):
-        work_bytes = math.ceil(widest * tile_rows) * DType.FLOAT32.size_bytes
-        result.need("work", MemoryName.UB, max(1, work_bytes), slots=WORK_COPIES)
-    load = move_ns(machine, machine.path(MemoryName.L2, MemoryName.UB), in_bytes, len(fusion.reads))
-    store = move_ns(machine, machine.path(MemoryName.UB, MemoryName.L2), out_bytes, len(fusion.writes))
-    work = total_work(fusion.operators, converted_elements(fusion, (*fusion.reads, *fusion.writes)))
+    result = Draft(KernelKind.VECTOR, [], 0.0, tiling.aiv, steps=vector_steps(fusion.vectors))
+    tile = _tile(fusion, machine, tile_rows, segment / length if cut else 1.0)
+    for slots in (2, 1):  # double buffers where there is room
+        result.demands = [(name, MemoryName.UB, size, slots) for name, size in tile.buffers]
+        if tile.work_bytes:
+            result.need("work", MemoryName.UB, tile.work_bytes, slots=WORK_COPIES)
+        if fits(machine, result.demands):
+            break
+    result.serial = slots == 1
+    load = move_ns(machine, machine.path(MemoryName.L2, MemoryName.UB), tile.fetched_bytes, len(fusion.reads))
+    store = move_ns(machine, machine.path(MemoryName.UB, MemoryName.L2), tile.stored_bytes, len(fusion.writes))
     share = tile_rows / rows / segments
-    compute = vector_ns(machine, {c: e * share for c, e in work.items()}, calls_per_tile(fusion))
+    calls = max(1, result.steps)
+    once = total_work(fusion.vectors, converted_elements(fusion, fusion.writes))
+    each_pass = total_work((), converted_elements(fusion, fusion.reads))
+    work = {klass: count * share for klass, count in once.items()}
+    for klass, count in each_pass.items():
+        work[klass] = work.get(klass, 0.0) + count * share * passes
+    compute = vector_ns(machine, work, calls * passes)
     pieces = _busiest_rows(rows, tile_rows, tiling.aiv) / tile_rows * segments  # in one pass
     result.stages = [
         Stage("mte2", load, load * pieces * passes),
-        Stage("vector", compute, compute * pieces * passes),
+        Stage("vector", compute / passes, compute * pieces),
         Stage("mte3", store, store * pieces),
     ]
-    result.l2_bytes = (in_bytes * passes + out_bytes) * rows / tile_rows * segments
+    result.l2_bytes = (tile.fetched_bytes * passes + tile.stored_bytes) * rows / tile_rows * segments
     return result
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a tile of rows takes: buffers in UB, and bytes through the ports in whole lines."""
+
+    buffers: tuple[tuple[str, int], ...]  # name, bytes of a slot
+    work_bytes: int  # of one copy of 32-bit intermediates; 0 where nothing is computed
+    fetched_bytes: float
+    stored_bytes: float
+
+
+def _tile(fusion: Fusion, machine: Machine, tile_rows: int, part: float) -> Tile:
+    """A tile of ``tile_rows`` rows, or ``part`` of a row that is cut into segments."""
+    whole = set(whole_loops(fusion))
+    kept = {loop for operator in fusion.operators for loop in operator.whole}
+    buffers, widest = [], 0.0
+    through = {True: 0.0, False: 0.0}
+    for accesses, is_read in ((fusion.reads, True), (fusion.writes, False)):
+        for number, access in enumerate(accesses):
+            element = fusion.graph.tensor[access.tensor].dtype.size_bytes
+            per_tile, per_row = _tile_bytes(fusion, access, tile_rows)
+            if part < 1 and access.loops & whole:
+                per_tile, per_row = per_tile * part, per_row * part
+            widest = max(widest, per_row / element)
+            buffers.append((f"{'read' if is_read else 'write'}{number}", max(1, math.ceil(per_tile))))
+            # rows that are no multiple of UB's alignment are moved one by one
+            ragged = access.loops & kept and per_row % machine.alignment(MemoryName.UB) and per_tile > per_row
+            through[is_read] += per_tile * (line_share(per_row, per_row) if ragged else 1.0)
+    computes = any(operator.vector for operator in fusion.operators)
+    work_bytes = math.ceil(widest * tile_rows) * DType.FLOAT32.size_bytes if computes else 0
+    return Tile(tuple(buffers), max(1, work_bytes) if computes else 0, through[True], through[False])
 
 
 def _busiest_rows(rows: int, tile_rows: int, cores: int) -> int:
@@ -132,16 +170,22 @@ def extent_of(fusion: Fusion, loop: str) -> int:
     return next(operator.dims[loop] for operator in fusion.operators if loop in operator.dims)
 
 
-def _tile_bytes(fusion: Fusion, access: Access, loops: set[str], rows: int, tile_rows: int) -> tuple[float, float]:
-    """Bytes of a tensor that one tile touches, and one row."""
+def _tile_bytes(fusion: Fusion, access: Access, tile_rows: int) -> tuple[float, float]:
+    """Bytes of a tensor that one tile touches, and one row.
+
+    Rows follow each other with the last loop running fastest, so that rows which differ in trailing loops alone share
+    what a tensor without these loops holds for them (a rotary table serves all heads of a position).
+    """
     touched = fusion.graph.touched_bytes(access)
-    spanned = access.loops & loops
+    order = row_loops(fusion)
+    dims = fusion.operators[-1].dims
+    spanned = [loop for loop in order if loop in access.loops]
     if not spanned:
         return float(touched), float(touched)
-    dims = fusion.operators[-1].dims
-    repeats = rows / math.prod(dims[loop] for loop in spanned)  # rows that share one row of this tensor
-    per_row = touched * repeats / rows
-    return min(float(touched), per_row * tile_rows), per_row
+    per_row = touched / math.prod(dims[loop] for loop in spanned)
+    trailing = order[order.index(spanned[-1]) + 1 :]
+    shared = math.prod(dims[loop] for loop in trailing)
+    return min(float(touched), per_row * -(-tile_rows // shared)), per_row
 
 
 def cube_cores_held(machine: Machine, aiv: int) -> int:

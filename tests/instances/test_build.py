@@ -162,22 +162,22 @@ def row_sum(rows: int, columns: int) -> Graph:
 
 
 def test_operator_that_fits_nowhere() -> None:
-    """A row of 200000 elements: two slots of 400000 bytes, two of 32 for the sum, and two of 800000 for work in
-    32 bits are 2400064 bytes; UB has 188416, so 2211648 are over."""
+    """A row of 200000 elements: 400000 bytes, 32 for the sum, and two of 800000 for work in 32 bits are 2000032 bytes
+    with single buffers; UB has 188416, so 1811616 are over."""
     with pytest.raises(InfeasibleError) as caught:
         build_instance(row_sum(4, 200_000), B2)
     sentence = str(caught.value)
     assert "operator 'sum_rows' fits nowhere on ascend910b2" in sentence
     assert "its smallest tile (" in sentence
-    assert "needs 2400064 bytes of UB, 2211648 over" in sentence
+    assert "needs 2000032 bytes of UB, 1811616 over" in sentence
     assert caught.value.exit_code == 3
 
 
 def test_a_shorter_row_fits() -> None:
-    """15696 elements: 2 * 31392 + 2 * 32 + 2 * 62784 = 188416 bytes, all of UB; 16 elements more are too many."""
-    build_instance(row_sum(4, 15_696 - 16), B2)
-    with pytest.raises(InfeasibleError, match=r"bytes of UB, \d+ over"):
-        build_instance(row_sum(4, 15_696 + 16), B2)
+    """18832 elements: 37664 + 32 + 2 * 75328 = 188352 of UB's 188416 bytes; with 16 elements more it is 96 over."""
+    build_instance(row_sum(4, 18_832), B2)
+    with pytest.raises(InfeasibleError, match="bytes of UB, 96 over"):
+        build_instance(row_sum(4, 18_848), B2)
 
 
 def test_tensor_larger_than_hbm() -> None:

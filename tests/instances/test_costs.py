@@ -1,10 +1,11 @@
 """Prices against figures worked out by hand; the arithmetic stands in the docstrings.
 
 Figures of ascend910b2: 1800 MHz, so 5/9 ns per cycle; 24 cube and 48 vector cores; HBM 1190 B/ns; L2 3600 B/ns;
-ports in cycles per move + bytes per cycle: L2->L1 200 + /160, L2->UB 200 + /120, UB->L2 90 + /66, L1->L0A 2 + /256,
-L1->L0B 2 + /128, L0C->L2 20 + /120; matrix unit 2 cycles per instruction + 4096 macs per cycle (16 bit); vector unit
-64 lanes of 32 bits per repeat, 25 cycles per call; launch 2000 (vector), 4300 (cube), 6300 ns (mixed); a hand-over
-500 ns.
+ports in cycles per move + bytes per cycle: L2->L1 200 (and 600 for ND->NZ) + /160, L2->UB 200 + /120, UB->L2 90 + /66,
+L1->L0A 2 + /256, L1->L0B 2 + /128, L0C->L2 20 + /120; matrix unit 2 cycles per instruction + 4096 macs per cycle (16
+bit); vector unit 64 lanes of 32 bits per repeat, 25 cycles per call. The constants that are fitted to measured kernels
+are set to round numbers here, so that a new fit leaves the arithmetic alone: launch 2000 (vector), 4300 (cube), 6300 ns
+(mixed), nothing per step; a hand-over 500 ns; pipes hide each other wholly.
 """
 
 from __future__ import annotations
@@ -39,8 +40,22 @@ from instances.kernels import Cost, KernelKind, Rule, Tiling
 from instances.machine import Machine, MemoryName, load_machine
 from tests.conftest import llama_graph
 
-B2 = load_machine("ascend910b2")
-PR = load_machine("ascend950pr")
+
+def rounded(name: str) -> Machine:
+    """A chip with round numbers for its fitted constants."""
+    data = load_machine(name).model_dump(mode="json")
+    data["launch"] |= {
+        f"{kind}_ns": data["launch"][f"{kind}_ns"] | {"value": value}
+        for kind, value in (("vector", 2000), ("cube", 4300), ("mix", 6300), ("step", 0), ("cold_step", 0))
+    }
+    data["exposed"] = {kind: figure | {"value": 0} for kind, figure in data["exposed"].items()}
+    data["sync_ns"] |= {"value": 500}
+    data["hbm"]["miss_bytes_per_cycle"] |= {"value": 50}
+    return Machine.model_validate(data)
+
+
+B2 = rounded("ascend910b2")
+PR = rounded("ascend950pr")
 CYCLE = 5 / 9
 """Nanoseconds per cycle at 1800 MHz."""
 
@@ -112,12 +127,8 @@ def test_total_work() -> None:
 
 
 def test_launch() -> None:
-    assert [launch_ns(B2, kind) for kind in (KernelKind.VECTOR, KernelKind.CUBE, KernelKind.MIX, KernelKind.LINK)] == [
-        2000,
-        4300,
-        6300,
-        0,
-    ]
+    kinds = (KernelKind.VECTOR, KernelKind.CUBE, KernelKind.MIX, KernelKind.LINK)
+    assert [launch_ns(B2, kind, 3) for kind in kinds] == [2000, 4300, 6300, 0]
 
 
 @pytest.mark.parametrize(
@@ -254,13 +265,14 @@ def test_norm() -> None:
     """48 rows of 1024, one on each of 48 cores, and the 1024 weights again on each.
 
     load     2 moves, 2048 + 2048 bytes: 434.133 cycles = 241.19 ns
-    compute  two-source 2 * 16 * 2 = 64, sum 16 * 3 = 48, one-source 16; conversions of row, result and a 48th of the
-             weights: (2048 + 21.33) / 64 = 32.333; 3 calls = 75; together 235.333 cycles = 130.74 ns
-    store    67.24 ns; tail 130.74 + 67.24 = 197.98 -> 198
+    compute  two-source 2 * 16 * 2 = 64, sum 16 * 3 = 48, one-source 16; a root and a division for the row, (2 + 4) / 64
+             = 0.094; conversions of row, result and a 48th of the weights: (2048 + 21.33) / 64 = 32.333; 6 calls =
+             150; together 310.427 cycles = 172.46 ns
+    store    67.24 ns; tail 172.46 + 67.24 = 239.70 -> 240
     L2       48 * 3 * 2048 = 294912 bytes
     """
     cost = price(fusion_of(norms(48, 1024), "norm"), B2, Tiling(tile={"rows": 1}, aic=0, aiv=48, l2_permille=1000))
-    assert times(cost) == (2000, 242, 198)
+    assert times(cost) == (2000, 242, 240)
     assert cost.l2_bytes == 294_912
 
 
@@ -293,14 +305,23 @@ def test_impossible_tilings_of_a_vector_kernel(change: dict[str, Any], why: str)
 
 
 def test_vector_tile_beyond_ub() -> None:
-    """Per element 2 * 3 * 2 bytes for two operands and the result, and 2 * 4 for the work area: 20 bytes.
+    """Per element 3 * 2 bytes for two operands and the result, twice, and 2 * 4 for the work area: 20 bytes.
 
-    9408 elements take 188160 of 188416 bytes; 9440 take 188800, 384 over.
+    9408 elements take 188160 of 188416 bytes. 9440 would take 384 more than there are, so that operands and result get
+    single buffers, 14 bytes per element, and each tile is loaded, added and stored in turn: the body is the sum. Of
+    those, 13440 elements take 188160 bytes; 13472 take 188608, 192 over.
     """
     fusion = fusion_of(adds(480, 1024), "add")
-    price(fusion, B2, Tiling(tile={"rows*columns": 9408}, aic=0, aiv=48, l2_permille=1000))
-    with pytest.raises(Misfit, match="ub: 384 bytes over"):
-        price(fusion, B2, Tiling(tile={"rows*columns": 9440}, aic=0, aiv=48, l2_permille=1000))
+    for elements, slots in ((9408, 2), (9440, 1), (13_440, 1)):
+        cost = price(fusion, B2, Tiling(tile={"rows*columns": elements}, aic=0, aiv=36, l2_permille=1000))
+        assert {b.slots for b in cost.buffers if b.name != "work"} == {slots}
+        pipes = sum(cost.engines_ns[pipe] for pipe in ("mte2", "vector", "mte3"))
+        if slots == 1:
+            assert pipes - 3 <= cost.busy_ns <= pipes  # each engine is rounded up by itself
+        else:
+            assert cost.busy_ns == max(cost.engines_ns.values())
+    with pytest.raises(Misfit, match="ub: 192 bytes over"):
+        price(fusion, B2, Tiling(tile={"rows*columns": 13_472}, aic=0, aiv=36, l2_permille=1000))
 
 
 # ------------------------------------------------------------------------------- matmuls
@@ -327,21 +348,21 @@ TILE = {"m": 64, "n": 128, "k": 128}
 def test_matmul() -> None:
     """64 x 256 by 256 x 1024 in tiles of 64 x 128, depth 128 at a time: 8 tiles, one on each of 8 cores.
 
-    L1    holds both operands of a tile: 64 * 256 * 2 = 32768 and 256 * 128 * 2 = 65536 bytes, in 2 moves:
-          2 * 200 + 98304 / 160 = 1014.4 cycles = 563.56 ns
+    L1    holds both operands of a tile: 64 * 256 * 2 = 32768 and 256 * 128 * 2 = 65536 bytes, in 2 moves, of which
+          that of the activation turns ND into NZ: 2 * 200 + 600 + 98304 / 160 = 1614.4 cycles = 896.89 ns
     L0    2 steps: 2 * 2 + 32768 / 256 = 132 cycles, and 2 * 2 + 65536 / 128 = 516: 648 cycles = 360 ns, of which the
           first step is half, 180 ns
     cube  2 * 2 + 64 * 128 * 256 / 4096 = 516 cycles = 286.67 ns
     out   20 + 64 * 128 * 2 / 120 = 156.533 cycles = 86.96 ns
     L2    8 * (98304 + 16384) = 917504 bytes / 3600 = 254.86 ns
 
-    Head 4300; body 564 by the loads; tail 180 + 286.67 + 86.96 = 553.63 -> 554.
+    Head 4300; body 897 by the loads; tail 180 + 286.67 + 86.96 = 553.63 -> 554.
     """
     fusion = fusion_of(matmuls(64, 256, 1024), "mm")
     cost = price(fusion, B2, Tiling(tile=TILE, aic=8, aiv=0, l2_permille=1000))
-    assert times(cost) == (4300, 564, 554)
-    assert cost.least_ns == 5418
-    assert cost.engines_ns == {"l2": 255, "mte2": 564, "mte1": 360, "cube": 287, "fixp": 87}
+    assert times(cost) == (4300, 897, 554)
+    assert cost.least_ns == 5751
+    assert cost.engines_ns == {"l2": 255, "mte2": 897, "mte1": 360, "cube": 287, "fixp": 87}
     assert (cost.l2_bytes, cost.workspace_bytes, cost.miss_ns_per_mib) == (917_504, 0, math.ceil(2**20 / 720))
     assert areas(cost) == {
         "l1 left": (0, 32_768, 1),
@@ -353,40 +374,40 @@ def test_matmul() -> None:
 
 
 def test_matmul_with_a_quarter_of_the_l2_rate() -> None:
-    """917504 / 900 = 1019.4 -> 1020 ns; then one tile drains through all stages: 563.56 + 180 + 286.67 + 86.96 =
-    1117.19 -> 1118."""
+    """917504 / 900 = 1019.4 -> 1020 ns; then one tile drains through all stages: 896.89 + 180 + 286.67 + 86.96 =
+    1450.52 -> 1451."""
     fusion = fusion_of(matmuls(64, 256, 1024), "mm")
     cost = price(fusion, B2, Tiling(tile=TILE, aic=8, aiv=0, l2_permille=250))
-    assert times(cost) == (4300, 1020, 1118)
+    assert times(cost) == (4300, 1020, 1451)
 
 
 def test_matmul_split_along_its_depth() -> None:
     """16 items of depth 128 on 16 cores; partial sums in 32 bits are written and added up through L2.
 
-    L1    2 * 200 + 49152 / 160 = 707.2 cycles = 392.89 ns
+    L1    2 * 200 + 600 + 49152 / 160 = 1307.2 cycles = 726.22 ns, the slowest
     L0    2 + 64 + 2 + 256 = 324 cycles = 180 ns, one step
     cube  2 + 256 = 258 cycles = 143.33 ns
     out   20 + 64 * 128 * 4 / 120 = 293.067 cycles = 162.81 ns
-    L2    16 * (49152 + 2 * 32768) = 1835008 bytes / 3600 = 509.7 -> 510 ns, the slowest
+    L2    16 * (49152 + 2 * 32768) = 1835008 bytes / 3600 = 509.7 -> 510 ns
 
-    Tail 392.89 + 180 + 143.33 + 162.81 = 879.04 -> 880.
+    Tail 180 + 143.33 + 162.81 = 486.14 -> 487.
     """
     fusion = fusion_of(matmuls(64, 256, 1024), "mm")
     cost = price(fusion, B2, Tiling(tile=TILE, parts={"k": 2}, aic=16, aiv=0, l2_permille=1000))
-    assert times(cost) == (4300, 510, 880)
+    assert times(cost) == (4300, 727, 487)
     assert cost.l2_bytes == 1_835_008
     assert cost.miss_ns_per_mib == 0
 
 
 def test_matmul_in_waves() -> None:
-    """8 tiles on 5 cores: the busiest has 2, and keeps the left operand for both. Loads 32768 + 2 * 65536 bytes in
-    1 + 2 moves: 600 + 1024 = 1624 cycles = 902.2 -> 903 ns; 4 or 7 cores are no faster than 4."""
+    """8 tiles on 5 cores: the busiest has 2, and holds the left operand, one tile high, for both. Loads 32768 + 2 *
+    65536 bytes in 1 + 2 moves: 600 + 600 + 1024 = 2224 cycles = 1235.6 -> 1236 ns; 5 or 7 are no faster than 4."""
     fusion = fusion_of(matmuls(64, 256, 1024), "mm")
     found = {
         aic: price(fusion, B2, Tiling(tile=TILE, aic=aic, aiv=0, l2_permille=1000)).engines_ns["mte2"]
         for aic in (4, 5, 7, 8)
     }
-    assert found == {4: 903, 5: 903, 7: 903, 8: 564}
+    assert found == {4: 1236, 5: 1236, 7: 1236, 8: 897}
 
 
 def test_mixed_kernel_on_910b() -> None:
@@ -398,13 +419,13 @@ def test_mixed_kernel_on_910b() -> None:
     vector      4096 elements: add 64 * 2, 2 * 64 conversions, 25 = 281 cycles = 156.11 ns
     vector out  90 + 8192 / 66 = 214.121 cycles = 118.96 ns
 
-    Body 564 by the loads; tail 180 + 286.67 + 162.81 + 500 + 336 + 156.11 + 118.96 = 1740.55 -> 1741.
+    Body 897 by the loads; tail 180 + 286.67 + 162.81 + 500 + 336 + 156.11 + 118.96 = 1740.55 -> 1741.
     L2: 8 * (98304 + 16384 of r + 16384 of z + 2 * 32768 of the workspace) = 1572864 bytes.
     Workspace: 8 cores, 2 tiles in flight, 64 * 128 * 4 bytes = 524288.
     """
     fusion = fusion_of(matmuls(64, 256, 1024, "add"), "mm", "end")
     cost = price(fusion, B2, Tiling(tile=TILE, aic=8, aiv=16, l2_permille=1000))
-    assert times(cost) == (6300, 564, 1741)
+    assert times(cost) == (6300, 897, 1741)
     assert (cost.l2_bytes, cost.workspace_bytes) == (1_572_864, 524_288)
     assert {name: area for name, area in areas(cost).items() if name.startswith("ub")} == {
         "ub sum": (0, 16_384, 2),
@@ -548,7 +569,8 @@ def test_buffers_of_every_implementation_fit(machine: str, phase: str) -> None:
 
 @pytest.mark.parametrize(("machine", "phase"), ALL)
 def test_every_implementation_is_consistent(machine: str, phase: str) -> None:
-    """The body is the slowest engine; cores exist; the workspace fits; and pricing again gives the same."""
+    """The body is no shorter than an engine and no longer than all; cores exist; the workspace fits; and pricing again
+    gives the same."""
     instance = built(machine, phase)
     chip = instance.machine
     first = {candidate.template: candidate for candidate in reversed(instance.candidates)}
@@ -559,9 +581,9 @@ def test_every_implementation_is_consistent(machine: str, phase: str) -> None:
         for way in template.implementations:
             cost, tiling = way.cost, way.tiling
             assert price(fusion, chip, tiling) == cost
-            assert cost.busy_ns == max(cost.engines_ns.values())
+            assert max(cost.engines_ns.values()) <= cost.busy_ns <= sum(cost.engines_ns.values())
             assert cost.least_ns == sum(times(cost))
-            assert cost.head_ns >= launch_ns(chip, template.kind)
+            assert cost.head_ns >= launch_ns(chip, template.kind, 0)
             assert 0 <= tiling.aic <= chip.aic_count and 0 <= tiling.aiv <= chip.aiv_count
             assert tiling.aic + tiling.aiv > 0
             assert 0 < tiling.l2_permille <= 1000

@@ -261,10 +261,10 @@ def test_causal_share() -> None:
 def test_vector_work() -> None:
     """Instructions per element, hidden 4096, ffn 14336, 10 tokens."""
     one, two, exp = VectorClass.ONE_SOURCE, VectorClass.TWO_SOURCE, VectorClass.TRANSCENDENTAL
-    div, total = VectorClass.DIVIDE, VectorClass.REDUCE
+    div, total, largest = VectorClass.DIVIDE, VectorClass.REDUCE, VectorClass.MAXIMUM
     operator = build("llama-3-8b", tokens=10).operator
     x, f = 10 * 4096, 10 * 14336
-    assert operator["l0.input_norm"].vector == {two: 2 * x, total: x, one: x}
+    assert operator["l0.input_norm"].vector == {two: 2 * x, total: x, one: x, exp: 10, div: 10}
     assert operator["l0.input_norm"].whole == ("hidden",)
     assert operator["l0.rope_q"].vector == {two: 3 * x, one: x}
     assert operator["l0.rope_k"].whole == ("head_dim",)
@@ -272,11 +272,11 @@ def test_vector_work() -> None:
     assert operator["l0.attn_add"].vector == {two: x}
     assert operator["l0.cache_write_k"].vector == {}
     pairs = 32 * 55
-    assert operator["l0.softmax"].vector == {total: 2 * pairs, one: 3 * pairs, exp: pairs, div: 320}
+    assert operator["l0.softmax"].vector == {largest: pairs, total: pairs, one: 3 * pairs, exp: pairs, div: 320}
     assert operator["l0.softmax"].whole == ("context",)
     operator = build("gpt2", tokens=10).operator
     x, f = 7680, 30720
-    assert operator["l0.input_norm"].vector == {two: 3 * x, total: 2 * x, one: 2 * x}
+    assert operator["l0.input_norm"].vector == {two: 3 * x, total: 2 * x, one: 2 * x, exp: 10, div: 10}
     assert operator["l0.act"].vector == {two: 3 * f, one: 4 * f, exp: f, div: f}
 
 

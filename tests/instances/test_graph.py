@@ -60,7 +60,7 @@ def test_sizes() -> None:
     small = Tensor(name="a", shape=(4, 8), dtype=DType.FLOAT16, role=Role.INPUT)
     assert (small.elements, small.size_bytes) == (32, 64)
     assert Tensor(name="b", shape=(1024, 1024), dtype=DType.INT8, role=Role.INPUT).size_bytes == 2**20
-    assert [d.size_bytes for d in DType] == [4, 2, 2, 4, 1]
+    assert [d.size_bytes for d in DType] == [4, 2, 2, 8, 4, 2, 1]
 
 
 def test_lookups() -> None:

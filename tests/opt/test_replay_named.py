@@ -208,8 +208,8 @@ def another_cores_vector_core(data: Data) -> None:
 
 @corruption("overlap", "buffers overlap by 512 bytes")
 def buffers_overlap_by_one_unit(data: Data) -> None:
-    """L0C of the mixed attention holds scores and results, one after the other."""
-    buffer(data, "l0.softmax", "result", MemoryName.L0C)["offset_bytes"] -= 512
+    """L1 of the mixed attention holds query, keys, values and probabilities, one after the other."""
+    buffer(data, "l0.softmax", "values", MemoryName.L1)["offset_bytes"] -= 512
 
 
 @corruption("overlap", "buffers overlap by 32 bytes")
@@ -505,8 +505,9 @@ def channel_used_twice_by_kernel_and_move(data: Data) -> None:
 
 @corruption("channel", "l0.q_proj+l0.q_norm+l0.rope_q")
 def channel_used_twice_by_two_kernels(data: Data) -> None:
-    """The phases of q and of k, v follow each other; one ns earlier they meet."""
-    kernel(data, "l0.k_proj")["hbm_start_ns"] -= 1
+    """The phase of k, v is moved to where it meets that of q for one ns."""
+    first = kernel(data, "l0.q_proj")
+    kernel(data, "l0.k_proj")["hbm_start_ns"] = first["hbm_start_ns"] + first["hbm_ns"] - 1
 
 
 @corruption("channel", "both hold channel for 1 ns")

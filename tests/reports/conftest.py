@@ -13,6 +13,7 @@ from instances.instance import Census, Instance
 from instances.kernels import Buffer, Candidate, Cost, Implementation, KernelKind, Rule, Template, Tiling
 from instances.machine import (
     Cube,
+    Exposed,
     Figure,
     Grade,
     Hbm,
@@ -27,6 +28,7 @@ from instances.machine import (
     Pipe,
     Positive,
     Scope,
+    Share,
     VectorUnit,
 )
 from instances.schedule import (
@@ -73,6 +75,10 @@ def figure(value: float, source: str = "a measurement") -> Figure:
     return Figure(value=value, grade=Grade.MEASURED, source=source)
 
 
+def share(value: float) -> Share:
+    return Share(value=value, grade=Grade.INFERRED, source="a guess")
+
+
 def positive(value: float) -> Positive:
     return Positive(value=value, grade=Grade.OFFICIAL, source=f"data sheet {EVIL}, https://example.org/sheet")
 
@@ -95,6 +101,7 @@ def machine() -> Machine:
     return Machine(
         name="toy",
         title=f"Toy {EVIL}",
+        architecture="dav-test",
         coupled=False,
         aic=positive(4),
         aiv=positive(8),
@@ -122,7 +129,15 @@ def machine() -> Machine:
             cycles_per_repeat={klass: positive(1.5) for klass in VectorClass},
             call_cycles=figure(12),
         ),
-        launch=Launch(vector_ns=figure(300), cube_ns=figure(500), mix_ns=figure(900), collective_ns=figure(100)),
+        launch=Launch(
+            vector_ns=figure(300),
+            cube_ns=figure(500),
+            mix_ns=figure(900),
+            collective_ns=figure(100),
+            step_ns=figure(10),
+            cold_step_ns=figure(20),
+        ),
+        exposed=Exposed(vector=share(0.5), cube=share(0), mix=share(0.25)),
         sync_ns=figure(50),
         link=Link(segments=(LinkSegment(startup_ns=figure(100), rate_gb_s=positive(20)),)),
     )
