@@ -57,6 +57,13 @@ _ENTRIES = (
         "eviction rule: L. A. Belady, IBM Systems Journal 5(2), 1966; solvers/sequential.py",
     ),
     Entry(
+        "stack",
+        "solvers.stack",
+        "solve_stack",
+        "the fused kernels that Ascend stacks ship, one after the other, results in L2 while they fit",
+        "hicann/ops-transformer, hicann/ops-nn, vllm-ascend; solvers/stack.py",
+    ),
+    Entry(
         "unfused",
         "solvers.sequential",
         "solve_unfused",

@@ -22,15 +22,16 @@ from solvers.interface import Event, Options, Result
 
 def solve_unfused(instance: Instance, options: Options) -> Result:
     """One kernel per operator, everything through HBM."""
-    return _finish(instance, options, "unfused", unfused_decisions(Facts(instance)))
+    return finish(instance, options, "unfused", unfused_decisions(Facts(instance)))
 
 
 def solve_greedy(instance: Instance, options: Options) -> Result:
     """Fuse by bytes saved, keep in L2 what fits, evict the tensor used furthest ahead."""
-    return _finish(instance, options, "greedy", greedy_decisions(Facts(instance)))
+    return finish(instance, options, "greedy", greedy_decisions(Facts(instance)))
 
 
-def _finish(instance: Instance, options: Options, name: str, decisions: Decisions) -> Result:
+def finish(instance: Instance, options: Options, name: str, decisions: Decisions) -> Result:
+    """The result of a heuristic: its schedule, with the bounds that take a few seconds."""
     facts = Facts(instance)
     latency = time_decisions(facts, decisions).latency_ns
     bounds = quick_bounds(facts, min(5.0, options.remaining_s))
@@ -53,16 +54,20 @@ def unfused_decisions(facts: Facts) -> Decisions:
 
 
 def greedy_decisions(facts: Facts) -> Decisions:
-    """Groups by bytes saved, in topological order, with tensors kept in L2 while they fit.
+    """Groups by bytes saved, in topological order, with tensors kept in L2 while they fit."""
+    return keep_what_fits(facts, choose_by_bytes_saved(facts))
+
+
+def keep_what_fits(facts: Facts, groups: Sequence[int]) -> Decisions:
+    """Kernels one after the other, with tensors kept in L2 while they fit.
 
     If what is kept cannot be packed into addresses, the room for it is cut by a tenth until it can.
     """
-    groups = choose_by_bytes_saved(facts)
     room = facts.l2_capacity
     while True:
         decisions = _line_up(facts, groups, keep=True, room=room)
         try:
-            build_schedule(facts, decisions, prove(facts, "greedy", 1, {"none": 0}))
+            build_schedule(facts, decisions, prove(facts, "trial", 1, {"none": 0}))
         except NoScheduleError:
             room = room * 9 // 10
         else:
@@ -94,7 +99,11 @@ def choose_by_bytes_saved(facts: Facts) -> list[int]:
         read_once = sum(facts.read_bytes(candidate, t) for t in candidate.reads)
         return (-(made + read_apart - read_once), -len(candidate.operators), g)
 
-    ranked = sorted(range(len(facts.instance.candidates)), key=saved)
+    return cover_in_turn(facts, sorted(range(len(facts.instance.candidates)), key=saved))
+
+
+def cover_in_turn(facts: Facts, ranked: Sequence[int]) -> list[int]:
+    """Candidates taken as ranked until they cover every operator once, in an order that respects precedence."""
     home = _cover(facts, ranked, LOCAL_REACH)
     contracted = _contracted(facts, home)
     if not nx.is_directed_acyclic_graph(contracted):  # a cycle longer than the local check looks

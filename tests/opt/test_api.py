@@ -53,7 +53,7 @@ def test_everything_public_is_there() -> None:
     assert isinstance(opt.__version__, str)
     assert "gpt2" in opt.models()
     assert "ascend910b2" in opt.machines()
-    assert opt.solvers()[:4] == ("cpsat", "greedy", "unfused", "exhaustive")
+    assert opt.solvers()[:5] == ("cpsat", "greedy", "stack", "unfused", "exhaustive")
 
 
 def test_every_solver_of_the_registry_loads() -> None:
@@ -128,7 +128,7 @@ def test_events_only_improve(instance: Instance) -> None:
 
 
 def test_unknown_solver_lists_the_known(instance: Instance) -> None:
-    with pytest.raises(InputError, match="cpsat, greedy, unfused, exhaustive"):
+    with pytest.raises(InputError, match="cpsat, greedy, stack, unfused, exhaustive"):
         opt.solve(instance, solver="oracle")
 
 
