@@ -14,6 +14,7 @@ _STARTED = time.monotonic()  # the command line's clock, before the imports belo
 from importlib import metadata  # noqa: E402
 
 from opt.api import (  # noqa: E402
+    cost,
     generate,
     load_instance,
     load_schedule,
@@ -32,6 +33,7 @@ from opt.replay import replay  # noqa: E402
 
 __all__ = [
     "__version__",
+    "cost",
     "generate",
     "load_instance",
     "load_schedule",

@@ -15,8 +15,10 @@ from instances.build import MAX_GROUP, build_instance
 from instances.catalogue import ModelConfig, load_model, model_names
 from instances.documents import first_problem, read_document, write_document
 from instances.errors import InputError, InvalidScheduleError, NoScheduleError, TilewrightError
+from instances.estimate import Estimate, estimate
 from instances.generate import Phase, Precision, build_graph
 from instances.instance import Instance
+from instances.library import DTYPES, KERNELS, Request, Unmodelled, parse_attributes
 from instances.machine import Machine, load_machine, machine_names
 from instances.schedule import Proof, Schedule, Status
 from opt.replay import Replay, replay
@@ -107,6 +109,48 @@ def generate(
         "machine": chip.name,
     }
     return build_instance(graph, chip, max_group, origin)
+
+
+def cost(
+    op: str,
+    shapes: Iterable[Iterable[int]],
+    *,
+    dtype: str = "bfloat16",
+    machine: str | Path | Machine = DEFAULT_MACHINE,
+    attributes: str | dict[str, str] = "",
+    network: bool = False,
+) -> Estimate:
+    """What one kernel costs on a machine, under the best tiling that the cost model finds.
+
+    Parameters
+    ----------
+    op
+        Name of the kernel (``instances.library.KERNELS``).
+    shapes
+        Shapes of the operands, in the order of the kernel's interface.
+    dtype
+        Element type of the first operand.
+    attributes
+        As text (``"{is_causal: True}"``) or by lower-case name.
+    network
+        Whether it runs inside a network, where activations and the program are warm, or alone with cold caches.
+
+    Raises
+    ------
+    InputError
+        Where the kernel cannot be modelled; the sentence says why.
+    """
+    chip = machine if isinstance(machine, Machine) else load_machine(str(machine))
+    known = DTYPES.get(dtype.lower())
+    if known is None:
+        raise InputError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    named = parse_attributes(attributes) if isinstance(attributes, str) else attributes
+    request = Request(op, known, tuple(tuple(shape) for shape in shapes), named, network)
+    try:
+        return estimate(request, chip)
+    except Unmodelled as reason:
+        known_ops = "" if op in KERNELS else f"; choose one of {', '.join(KERNELS)}"
+        raise InputError(f"{op} cannot be modelled: {reason}{known_ops}") from None
 
 
 def _new_tokens(config: ModelConfig, phase: str) -> int:

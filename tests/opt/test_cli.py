@@ -24,7 +24,19 @@ from opt.cli import app
 from solvers.interface import Result
 
 ROOT = Path(opt.__file__).parents[1]
-COMMANDS = ("generate", "solve", "validate", "report", "compare", "models", "machines", "solvers", "schema")
+COMMANDS = (
+    "generate",
+    "solve",
+    "validate",
+    "report",
+    "compare",
+    "cost",
+    "calibrate",
+    "models",
+    "machines",
+    "solvers",
+    "schema",
+)
 DECODE = ("generate", "gpt2", "--phase", "decode", "--context", "128", "--layers", "1")
 
 
