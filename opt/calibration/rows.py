@@ -17,6 +17,10 @@ COLUMNS = ("op", "chip", "dtype", "shapes", "us")
 """Columns that a table must have; ``attributes`` and ``setting`` are empty where they are missing."""
 
 
+MOST_SHAPE_CHARACTERS = 2000
+"""Longest list of shapes that is read; no kernel comes near it."""
+
+
 @dataclass(frozen=True)
 class MeasuredRow:
     """One measured kernel.
@@ -53,10 +57,14 @@ class MeasuredRow:
     def operands(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the operands; those after an ellipsis are left out. ``ValueError`` where it is no such list."""
         text = self.shapes.strip()
+        if len(text) > MOST_SHAPE_CHARACTERS:
+            raise ValueError(f"shapes take {len(text)} characters; give at most {MOST_SHAPE_CHARACTERS}")
         try:
             shapes = json.loads(text.replace(", ...", "").replace(",...", ""))
         except json.JSONDecodeError as error:
             raise ValueError(f"shapes are not a JSON list ({error.msg})") from None
+        except RecursionError:
+            raise ValueError("shapes are nested too deeply") from None
         if isinstance(shapes, list) and shapes and all(isinstance(extent, int) for extent in shapes):
             shapes = [shapes]
         if not isinstance(shapes, list) or not all(
@@ -74,7 +82,14 @@ def read_rows(path: str | Path) -> list[MeasuredRow]:
     InputError
         Where the file cannot be read, lacks a column, holds no rows, or a time is not a positive number.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path)))
+    reader = csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff")))
+    try:
+        return _read(reader, path)
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num + 1} is no CSV ({error}); mend or remove the row") from None
+
+
+def _read(reader: csv.DictReader[str], path: str | Path) -> list[MeasuredRow]:
     names = [name.strip() for name in reader.fieldnames or ()]
     missing = [name for name in COLUMNS if name not in names]
     if missing:
@@ -96,10 +111,10 @@ def read_rows(path: str | Path) -> list[MeasuredRow]:
         rows.append(
             MeasuredRow(
                 line=reader.line_num,
-                op=cells["op"].strip(),
-                chip=cells["chip"].strip(),
-                dtype=cells["dtype"].strip(),
-                shapes=cells["shapes"],
+                op=cells.get("op", "").strip(),
+                chip=cells.get("chip", "").strip(),
+                dtype=cells.get("dtype", "").strip(),
+                shapes=cells.get("shapes", ""),
                 attributes=cells.get("attributes", ""),
                 us=us,
                 setting=cells.get("setting", ""),

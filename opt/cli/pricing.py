@@ -97,11 +97,11 @@ def _shapes(text: str) -> tuple[tuple[int, ...], ...]:
         try:
             return row.operands()
         except ValueError as error:
-            raise InputError(f"--shapes {text!r}: {error}; write [[1024, 4096], [4096, 4096]]") from None
-    shapes = tuple(tuple(int(n) for n in re.findall(r"\d+", shape)) for shape in re.split(r"[,; ]+", text.strip()))
-    if not re.fullmatch(r"[\dx]+([,; ]+[\dx]+)*", text.strip()) or not all(shapes):
-        raise InputError(f"--shapes {text!r} is no list of shapes; write 1024x4096,4096x4096")
-    return shapes
+            raise InputError(f"--shapes {text[:60]!r}: {error}; write [[1024, 4096], [4096, 4096]]") from None
+    shape = r"\d{1,15}(x\d{1,15})*"
+    if not re.fullmatch(rf"{shape}([,; ]+{shape})*", text.strip()):
+        raise InputError(f"--shapes {text[:60]!r} is no list of shapes; write 1024x4096,4096x4096")
+    return tuple(tuple(map(int, part.split("x"))) for part in re.split(r"[,; ]+", text.strip()))
 
 
 def _estimate(found: Estimate, chip: Machine) -> dict[str, Any]:
@@ -162,6 +162,8 @@ def calibrate(
     """
     picture = None if page is None else page.with_suffix(".svg")
     check_outputs([page, picture], [path])
+    if fit_to is not None and not fit_to.is_dir():
+        raise InputError(f"{fit_to}: is no folder; make it or choose another")
     rows = read_rows(path)
     chips = _chips(machine)
     if fit_to is not None:

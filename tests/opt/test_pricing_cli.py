@@ -94,12 +94,10 @@ def test_shapes_that_are_none(shapes: str, why: str) -> None:
     assert why in fails(2, "cost", "copy", "--shapes", shapes)
 
 
-@pytest.mark.xfail(reason="ValueError: exceeds the limit of digits")
 def test_a_shape_of_thousands_of_digits() -> None:
     fails(2, "cost", "copy", "--shapes", "9" * 5000)
 
 
-@pytest.mark.xfail(reason="taken for 64 and for 64 x 64")
 @pytest.mark.parametrize("shapes", ["64x", "x64", "64xx64"])
 def test_a_shape_that_lacks_an_extent(shapes: str) -> None:
     fails(2, "cost", "copy", "--shapes", shapes)
@@ -121,7 +119,7 @@ def test_an_unknown_kernel_is_answered_with_those_that_are_known() -> None:
         (("mha", "--shapes", "1x8x4x64,1x8x4x64,1x8x4x64", "--attributes", "layout: TND"), "layout TND"),
         (("matmul", "--shapes", "64x64,64x64", "--dtype", "int32"), "matrix unit for int32"),
         (("copy", "--shapes", "64", "--machine", "none.json"), "no such file"),
-        (("copy", "--shapes", str(10**20)), "shape.0"),
+        (("copy", "--shapes", str(10**15 - 1)), "shape.0"),
         (("copy",), "--shapes"),
     ],
 )
@@ -211,7 +209,6 @@ def test_fit_needs_a_folder(tmp_path: Path) -> None:
     assert "is no folder" in last
 
 
-@pytest.mark.xfail(reason="the folder is looked at after the fit")
 def test_fit_looks_at_its_folder_first(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     assert "evaluation" not in tilewright("calibrate", write(tmp_path, COPY), "--fit", tmp_path / "none").err

@@ -1,4 +1,4 @@
-"""Calibration: tables in, errors out, constants fitted; and the commands around it."""
+"""Accuracy on tables of measured kernels: reasons, yardsticks, fitted constants, the page, a whole decode step."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from instances.errors import InputError
 from instances.library import Request
 from instances.machine import Grade, Machine, load_machine, machine_names
 from opt.calibration import MeasuredRow, Prediction, cross_validate, fit, measure, predict, read_rows
-from opt.calibration.accuracy import errors, quantile
-from opt.calibration.fit import CONSTANTS, FITTED_OPS, Fit, halves, with_constants
-from opt.calibration.machine_files import machine_text, write_fitted
+from opt.calibration.accuracy import errors
+from opt.calibration.fit import CONSTANTS, with_constants
+from opt.calibration.machine_files import machine_text
 from opt.calibration.network import CHIP, MEASURED_LAYER_US, MEASURED_STEP_US, check_step
 from opt.calibration.page import LEFT_OUT, accuracy_page, reasons
 from opt.calibration.predictions import request_of
 from opt.calibration.scatter import scatter
-from tests.opt.test_cli import fails, tilewright
+from tests.opt.test_cli import tilewright
 
 HEADER = "op,chip,dtype,shapes,attributes,us,setting\n"
 TABLE = (
@@ -112,13 +112,6 @@ def test_aligned_rows() -> None:
 # ------------------------------------------------------------------------------- errors
 
 
-def test_quantile() -> None:
-    """Between order statistics: the median of four lies half-way between the middle two."""
-    assert quantile([4.0, 1.0, 3.0, 2.0], 0.5) == 2.5
-    assert quantile([1.0, 2.0, 3.0], 0.9) == pytest.approx(2.8)
-    assert quantile([7.0], 0.9) == 7.0
-
-
 def test_errors_by_hand() -> None:
     """Factors 2, 1, 1/2 and 4: |ln| sorted 0, ln 2, ln 2, ln 4; the 90th percentile lies 0.7 of the way to the last."""
     rows = [predicted(20, 10), predicted(30, 30), predicted(20, 40), predicted(200, 50)]
@@ -129,18 +122,6 @@ def test_errors_by_hand() -> None:
     # ranks 1.5, 3, 1.5, 4 against 1, 2, 3, 4
     assert found.rank == pytest.approx(3 / math.sqrt(4.5 * 5))
     assert errors(rows[:2], lambda p: p.predicted_us).rank is None
-
-
-def test_accuracy_is_by_op_and_ranks_the_worst() -> None:
-    rows = [predicted(10, 10), predicted(10, 40), predicted(30, 10, "softmax"), Prediction(row(), why_not="no")]
-    found = measure(rows, worst=2)
-    assert found.overall is not None
-    assert found.overall.rows == 3
-    assert {op: each.rows for op, each in found.by_op.items()} == {"matmul": 2, "softmax": 1}
-    assert [p.row.us for p in found.worst] == [40, 10]
-    assert [p.why_not for p in found.unmodelled] == ["no"]
-    assert found.yardsticks["roofline"].bias == pytest.approx(math.log(0.5))
-    assert measure([rows[3]]).overall is None
 
 
 def test_yardsticks_by_hand() -> None:
@@ -156,13 +137,6 @@ def test_yardsticks_by_hand() -> None:
 
 
 # ------------------------------------------------------------------------------- fitting
-
-
-def test_halves_are_alike_and_lose_nothing() -> None:
-    rows = [row(op, us, chip=chip) for op in ("add", "copy") for chip in ("a", "b") for us in (1.0, 2.0, 3.0, 4.0)]
-    one, other = halves(rows)
-    assert sorted(map(id, one + other)) == sorted(map(id, rows))
-    assert [(r.op, r.chip) for r in one] == [(r.op, r.chip) for r in other]
 
 
 def synthetic(values: dict[str, float]) -> list[MeasuredRow]:
@@ -191,12 +165,6 @@ def test_a_fit_finds_constants_that_explain_the_rows() -> None:
     assert "sync_ns" not in found.values
 
 
-def test_nothing_to_fit_to() -> None:
-    pytest.importorskip("scipy")
-    with pytest.raises(InputError, match="no row can be both modelled and fitted to"):
-        fit([row("transpose", shapes="[[64, 64]]")])
-
-
 def test_cross_validation_predicts_every_row_once() -> None:
     pytest.importorskip("scipy")
     rows = synthetic({"launch.cold_step_ns": 2000})
@@ -222,12 +190,6 @@ def test_constants_are_graded_and_within_their_range() -> None:
         assert (fitted >= 7) == (machine.architecture in ("dav-c220", "dav-c310"))
 
 
-def test_with_constants() -> None:
-    machine = with_constants(load_machine("ascend910b2").model_dump(mode="json"), {"sync_ns": 77}, "a test")
-    assert (machine.sync_ns.value, machine.sync_ns.grade, machine.sync_ns.source) == (77, Grade.FITTED, "a test")
-    assert machine.launch == load_machine("ascend910b2").launch
-
-
 @pytest.mark.parametrize("name", machine_names())
 def test_machine_files_are_written_as_they_are_read(name: str) -> None:
     machine = load_machine(name)
@@ -235,18 +197,6 @@ def test_machine_files_are_written_as_they_are_read(name: str) -> None:
     assert parse(Machine, json.loads(text), name) == machine
     assert all(line.count('"value"') <= 1 for line in text.splitlines())
     assert text.count('"value"') == sum('"source": "' in line and '"value"' in line for line in text.splitlines())
-
-
-def test_fitted_files_are_those_of_the_architecture(tmp_path: Path) -> None:
-    found = Fit("dav-c310", {"sync_ns": 123}, 7, 2.0, 1.0, 9)
-    files = write_fitted(found, tmp_path, "table.csv")
-    assert sorted(path.name for path in files) == ["ascend950dt.json", "ascend950pr.json"]
-    machine = load_machine(str(tmp_path / "ascend950pr.json"))
-    assert machine.sync_ns.value == 123
-    assert "tilewright calibrate table.csv --fit" in machine.sync_ns.source
-    assert "7 kernels" in machine.sync_ns.source
-    with pytest.raises(InputError, match="is no folder"):
-        write_fitted(found, tmp_path / "nowhere", "table.csv")
 
 
 # ------------------------------------------------------------------------------- page and commands
@@ -310,26 +260,6 @@ def test_command_calibrate(table: Path, tmp_path: Path) -> None:
     assert page.with_suffix(".svg").read_text().startswith("<svg")
 
 
-def test_command_calibrate_with_one_machine(table: Path) -> None:
-    data = json.loads(tilewright("calibrate", table, "--machine", "ascend950pr", "--json").out)
-    assert [each["predicted_us"] is not None for each in data["rows"]] == [
-        False,
-        True,
-        False,
-        False,
-        False,
-        False,
-        False,
-    ]
-    assert "is not ascend950pr" in data["rows"][0]["why_not"]
-
-
-def test_command_calibrate_refuses(table: Path, tmp_path: Path) -> None:
-    assert "no such file" in fails(2, "calibrate", tmp_path / "none.csv")
-    assert "unknown machine" in fails(2, "calibrate", table, "--machine", "abacus")
-    assert "is named twice" in fails(2, "calibrate", table, "--page", table)
-
-
 def test_command_cost() -> None:
     arguments = ("cost", "matmul", "--shapes", "1024x4096,4096x4096", "--dtype", "float16", "--machine", "ascend910b2")
     out = tilewright(*arguments).out
@@ -347,35 +277,3 @@ def test_command_cost() -> None:
         "parts"
     ]
     assert [each["operators"] for each in parts] == [["dequantize"], ["matmul"]]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        (("cost", "conv2d", "--shapes", "1x2"), "no model of this op; choose one of matmul"),
-        (("cost", "matmul", "--shapes", "1x2"), "operand 1 (right) is missing"),
-        (("cost", "matmul", "--shapes", "wide"), "--shapes 'wide' is no list of shapes"),
-        (("cost", "matmul", "--shapes", "[[1, 2"), "not a JSON list"),
-        (("cost", "matmul", "--shapes", "2x2,2x2", "--dtype", "float8"), "dtype 'float8' is unknown"),
-        (("cost", "matmul", "--shapes", "2x2,2x2", "--machine", "abacus"), "unknown machine"),
-    ],
-)
-def test_command_cost_refuses(arguments: tuple[str, ...], why: str) -> None:
-    assert why in fails(2, *arguments)
-
-
-def test_agreement_with_the_published_table() -> None:
-    """On all published rows: every one modelled, and closer than both yardsticks."""
-    if not SHARED.is_file():
-        pytest.skip("the table of published kernel times is not here")
-    rows = read_rows(SHARED)
-    found = measure(predict(rows))
-    assert not found.unmodelled
-    assert found.overall is not None
-    assert found.overall.median_factor < 1.25
-    assert found.overall.rank is not None
-    assert found.overall.rank > 0.97
-    for yardstick in found.yardsticks.values():
-        assert found.overall.median < 0.75 * yardstick.median
-        assert found.overall.p90 < yardstick.p90
-    assert FITTED_OPS & {each.op for each in rows}
