@@ -16,10 +16,13 @@ def attention(request: Request, machine: Machine) -> Call:
     """
     q_heads, k_heads = _head_counts(request)
     b, s, heads, dim = _positions(request, request.shape(0, "query", 3, 4), q_heads)
-    _, context, kv_heads, k_dim = _positions(request, request.shape(1, "key", 3, 4), k_heads)
+    keys = _positions(request, request.shape(1, "key", 3, 4), k_heads)
+    values = _positions(request, request.shape(2, "value", 3, 4), k_heads)
+    _, context, kv_heads, k_dim = keys
+    value_dim = values[3]
     if dim != k_dim:
         raise Unmodelled(f"heads of queries have {dim} elements, those of keys {k_dim}")
-    value_dim = _positions(request, request.shape(2, "value", 3, 4), k_heads)[3]
+    _require_alike(b, keys, values)
     d = _draftsman(request, machine, b, s, context, heads, kv_heads, head_dim=dim, v_dim=value_dim)
     q = d.build.tensor("q", ("batch", "seq", "kv_heads*group", "head_dim"), Role.INPUT)
     k = d.build.tensor("k", ("batch", "context", "kv_heads", "head_dim"), _cached(request))
@@ -31,9 +34,12 @@ def mla(request: Request, machine: Machine) -> Call:
     """Latent attention: ``q_nope``, ``q_rope``, ``k_nope``, ``k_rope``, ``v``, one key head for all queries."""
     b, s, heads, latent = _positions(request, request.shape(0, "query", 4))
     rope = request.shape(1, "rotated query", 4)[-1]
-    _, context, kv_heads, _ = _positions(request, request.shape(2, "key", 4))
-    request.shape(3, "rotated key", 4)
-    value_dim = request.shape(4, "value", 4)[-1]
+    held = _positions(request, request.shape(2, "key", 4))
+    values = _positions(request, request.shape(4, "value", 4))
+    _, context, kv_heads, _ = held
+    value_dim = values[3]
+    _require_alike(b, held, _positions(request, request.shape(3, "rotated key", 4)))
+    _require_alike(b, held, values)
     d = _draftsman(request, machine, b, s, context, heads, kv_heads, latent=latent, rope_dim=rope, v_dim=value_dim)
     lead, keys = ("batch", "seq", "kv_heads*group"), ("batch", "context", "kv_heads")
     q = d.build.tensor("q_nope", (*lead, "latent"), Role.INPUT)
@@ -60,6 +66,11 @@ def _attend(d: Draftsman, reads: tuple[Access, ...], v: Access, depth: int) -> C
     macs = rows * pairs * loops["v_dim"]
     d.build.op("values", OpKind.ATTENTION_VALUES, (probs, v), (out,), macs=macs, density=density)
     return d.call()
+
+
+def _require_alike(batch: int, keys: tuple[int, ...], values: tuple[int, ...]) -> None:
+    if keys[:3] != values[:3] or keys[0] != batch:
+        raise Unmodelled("queries, keys and values differ in sequences, positions or heads")
 
 
 def _draftsman(
@@ -93,7 +104,7 @@ def _head_counts(request: Request) -> tuple[int, int]:
     """Heads of queries and of keys by attribute; 0 where there is none."""
     names = ("num_heads", "head_num", "numheads", "n_heads"), ("num_kv_heads", "numkvheads", "num_key_value_heads")
     q, kv = (
-        next((int(request.attributes[n]) for n in group if request.attributes.get(n, "").isdigit()), 0)
+        next((int(request.attributes[n]) for n in group if request.attributes.get(n, "").isdecimal()), 0)
         for group in names
     )
     return q, kv or q

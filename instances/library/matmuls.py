@@ -38,7 +38,7 @@ def quant_matmul(request: Request, machine: Machine) -> Call:
     m, k, n = _sizes(request, left, right)
     d = Draftsman(request, machine, m=m, k=k, n=n)
     b = d.build
-    wanted = request.attributes.get("output_dtype", "float16")
+    wanted = request.attributes.get("output_dtype", "float16").lower()
     out_dtype = {"bfloat16": DType.BFLOAT16, "bf16": DType.BFLOAT16, "int8": DType.INT8, "int32": DType.INT32}.get(
         wanted, DType.FLOAT16
     )
@@ -76,7 +76,11 @@ def weight_quant_batch_matmul(request: Request, machine: Machine) -> Call:
 def grouped_matmul(request: Request, machine: Machine) -> Call:
     """``[rows, k]`` by ``[groups, k, n]`` (or ``[groups, n, k]``): rows in equal shares to the groups."""
     d, x, w = _grouped(request, machine)
-    d.build.matmul("matmul", (x, w, *_bias(d, 2)), d.build.tensor("out", ("rows", "n"), Role.OUTPUT))
+    bias: tuple[Access, ...] = ()
+    if len(request.shapes) > 2:  # a row for each group; a row of the product takes that of its one group
+        every = d.build.tensor("bias", ("groups", "n"), request.stored)
+        bias = (d.build.picked(every, ("rows", "n"), d.build.loops["groups"]),)
+    d.build.matmul("matmul", (x, w, *bias), d.build.tensor("out", ("rows", "n"), Role.OUTPUT))
     return d.call()
 
 
@@ -113,7 +117,7 @@ def mla_prolog(request: Request, machine: Machine) -> Call:
     x_shape, down, up = request.shape(0, "x"), request.shape(1, "w_dq", 2), request.shape(2, "w_uq", 2)
     latent, rotated, nope = 512, 64, 128
     given = request.attributes.get("n_heads", "")
-    heads = int(given) if given.isdigit() else up[1] // (nope + rotated)
+    heads = int(given) if given.isdecimal() else up[1] // (nope + rotated)
     if up[1] != heads * (nope + rotated) or x_shape[-1] != down[0] or down[1] != up[0]:
         raise Unmodelled("operands do not chain, or heads are not of 128 + 64 elements")
     d = Draftsman(

@@ -79,6 +79,8 @@ def apply_rotary_pos_emb(request: Request, machine: Machine) -> Call:
     shapes = [request.shape(index, name, 3, 4) for index, name in enumerate(("query", "key"))]
     shapes = [shape if len(shape) == 4 else (1, *shape) for shape in shapes]
     table = request.shape(2, "cos")
+    if not table or shapes[0][-1] != shapes[1][-1]:
+        raise Unmodelled("the rotary table has no axes, or heads of query and key differ in size")
     seq, half = flat(table[:-1]), table[-1]
     by_head = request.attributes.get("layout", "0") == "1" or (shapes[0][1] != seq and shapes[0][2] == seq)
     batch, dim = shapes[0][0], shapes[0][-1]

@@ -153,7 +153,7 @@ def _fit_one(
         architecture=architecture,
         values={name: value for name, value in values(solution.x).items() if name in told},
         rows=len(rows),
-        cost_before=_robust(residuals(start)),
+        cost_before=_robust([prediction.log_error for prediction in predict(rows, machine_of)]),
         cost_after=_robust(residuals(solution.x)),
         evaluations=evaluations,
     )

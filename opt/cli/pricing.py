@@ -13,7 +13,7 @@ import typer
 from instances.documents import write_text
 from instances.errors import InputError
 from instances.estimate import Estimate, Part
-from instances.machine import Machine, load_machine
+from instances.machine import Machine, load_machine, machine_names
 from opt import api
 from opt.calibration import Accuracy, Errors, MeasuredRow, Prediction, cross_validate, fit, measure, predict, read_rows
 from opt.calibration.page import accuracy_page, reasons
@@ -162,8 +162,14 @@ def calibrate(
     """
     picture = None if page is None else page.with_suffix(".svg")
     check_outputs([page, picture], [path])
-    if fit_to is not None and not fit_to.is_dir():
-        raise InputError(f"{fit_to}: is no folder; make it or choose another")
+    if fit_to is not None:
+        if held_out or page is not None or as_json or machine not in (None, *machine_names()):
+            raise InputError(
+                "--fit writes the machines of the package and nothing else; "
+                "leave out --cross-validate, --page, --json and --machine FILE"
+            )
+        if not fit_to.is_dir():
+            raise InputError(f"{fit_to}: is no folder; make it or choose another")
     rows = read_rows(path)
     chips = _chips(machine)
     if fit_to is not None:

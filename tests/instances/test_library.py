@@ -581,3 +581,25 @@ def test_element_types_by_other_names() -> None:
     assert DTYPES["bf16"] is DTYPES["bfloat16"]
     found: list[Estimate] = [estimate(ask("copy", name, ((64, 64),)), B2) for name in ("bool", "uint8", "int8")]
     assert len({each.total_ns for each in found}) == 1
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes"),
+    [
+        ("apply_rotary_pos_emb", ((1, 8, 4, 32), (1, 8, 4, 32), ())),
+        ("apply_rotary_pos_emb", ((1, 8, 4, 32), (1, 8, 4, 64), (8, 16), (8, 16))),
+        ("gqa", ((1, 8, 4, 64), (2, 8, 4, 64), (2, 8, 4, 64))),
+        ("gqa", ((1, 8, 4, 64), (1, 8, 4, 64), (1, 5, 4, 64))),
+        ("mla", ((1, 1, 16, 512), (1, 1, 16, 64), (1, 128, 1, 512), (1, 64, 1, 64), (1, 128, 1, 512))),
+    ],
+)
+def test_operands_that_do_not_belong_together(op: str, shapes: tuple[Shape, ...]) -> None:
+    with pytest.raises(Unmodelled):
+        build_call(ask(op, "float16", shapes), B2)
+
+
+def test_each_group_has_a_bias_of_its_own() -> None:
+    without, with_bias = (
+        totals(ask("grouped_matmul", "float16", ((64, 128), (4, 128, 256), *more)))[1] for more in ((), ((4, 256),))
+    )
+    assert with_bias - without == 4 * 256 * 2
