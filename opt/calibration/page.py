@@ -33,15 +33,16 @@ PLAIN = frozenset(
 """Kernels of one idea each, which the summary counts by themselves."""
 
 LEFT_OUT = (
-    "Int8 grouped products with SwiGLU on 910B2 are measured to stream their weights at about 0.27 TB/s; the "
-    "model takes the channel's rate and knows no reason for less.",
+    "Int8 grouped products with SwiGLU on 910B2 are measured to stream their weights at 0.21 to 0.28 TB/s (one of "
+    "six at 0.47); the model is bound by the channel or by MTE2, mostly near 1 TB/s, and knows no reason for less.",
     "Rows that are no multiple of 32 bytes, and reductions along an axis that is not the last, are priced like "
-    "others but for whole sectors of global memory. Kernels pay more: they move such rows one by one, or strided.",
+    "others but for whole sectors of global memory. Most rows of the first sort are met as well as others, "
+    "a few on 910B2 are not; softmax along the middle axis takes over twice its price there.",
     "A transpose is priced as a copy and one pass of the vector unit; measured ones take about twice that.",
     "AddRmsNorm, alone or with quantisation, works row by row with barriers between steps; the model overlaps rows.",
-    "Rotary embedding in 16 bits takes longer than its traffic and its arithmetic: the halves of a head are short "
-    "runs.",
-    "A 64 x 64 x 64 product alone takes 1.9 us, less than the launch that fits all others.",
+    "Rotary embedding in 16 bits takes longer than its traffic and its arithmetic, in 32 bits hardly: the halves of "
+    "a head are short runs, which may be why.",
+    "A 64 x 64 x 64 product alone takes 1.9 us on 910B2, less than the launch fitted for its architecture.",
     "Four queries against a causal mask on 950PR (gqa, 128 sequences of 512) take four times the stream of their "
     "cache, which binds the model; one query does stream at that rate.",
     "Projections of latent attention for hundreds of tokens are priced part by part, each at its best; the "
@@ -50,8 +51,10 @@ LEFT_OUT = (
     "is timed alone; activations, if they fit, inside a network.",
     "Measured times of like shapes differ as well: decode attention over a cache of 503 MB takes 345 to 494 us on "
     "910B2, by number of heads, with no law to be seen.",
-    "Chips without measured kernels (910B1, 910B3, 910B4, 950DT) carry the constants of their architecture; the "
-    "first generation carries those of 910B.",
+    "Three constants lie at the edge of the range that publications leave them: launch.vector_ns on 910B, launch.cube_ns "
+    "and sync_ns on 950. The ranges are in opt/calibration/fit.py, each with its reason.",
+    "Chips without measured kernels (910B1, 910B3, 910B4, 950DT) carry the constants fitted for their architecture. "
+    "The first generation (910A, 310P3) was never fitted: it carries figures inferred from 910B or published.",
 )
 """What is known to be missing, in sentences."""
 
@@ -117,10 +120,11 @@ def accuracy_page(
         "## What the model leaves out",
         "\n".join(f"- {sentence}" for sentence in LEFT_OUT),
         "## What is fitted",
-        f"{len(CONSTANTS)} constants per architecture, the same for all its chips, kernels and shapes: "
+        f"{len(CONSTANTS)} constants per architecture, the same for all its kernels and shapes: "
         + ", ".join(f"`{constant.name}`" for constant in CONSTANTS)
         + ". `tilewright calibrate FILE.csv --fit DIR` fits them (one that no row tells anything about stays as it "
-        "was) and writes the machine files; everything else in those is published, with its source.",
+        "was, chip by chip) and writes the machine files. Every other figure in those carries its grade (official, "
+        "measured, fitted elsewhere, or inferred) and its source.",
     ]
     return "\n\n".join(parts) + "\n"
 
