@@ -51,8 +51,8 @@ LEFT_OUT = (
     "is timed alone; activations, if they fit, inside a network.",
     "Measured times of like shapes differ as well: decode attention over a cache of 503 MB takes 345 to 494 us on "
     "910B2, by number of heads, with no law to be seen.",
-    "Three constants lie at the edge of the range that publications leave them: launch.vector_ns on 910B, launch.cube_ns "
-    "and sync_ns on 950. The ranges are in opt/calibration/fit.py, each with its reason.",
+    "Three constants lie at the edge of the range that publications leave them: launch.vector_ns on 910B, "
+    "launch.cube_ns and sync_ns on 950. The ranges are in opt/calibration/fit.py, each with its reason.",
     "Chips without measured kernels (910B1, 910B3, 910B4, 950DT) carry the constants fitted for their architecture. "
     "The first generation (910A, 310P3) was never fitted: it carries figures inferred from 910B or published.",
 )
