@@ -1,14 +1,15 @@
 """Addresses for blocks whose lifetimes are known: no overlap in address x time, within a capacity.
 
-Greedy orders first, which nearly always fit; an exact CP-SAT model when they do not.
+Greedy orders first, which nearly always fit; an exact search with CP-SAT when they do not.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ortools.sat.python import cp_model
+from formulations.packing_search import Box, search
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,40 @@ class Block:
         return self.start_ns < other.end_ns and other.start_ns < self.end_ns
 
 
-def pack(blocks: Sequence[Block], capacity: int, alignment: int, time_limit_s: float = 5.0) -> list[int] | None:
-    """Offsets (bytes) for blocks, or ``None`` where none were found within ``time_limit_s``."""
+def pack(
+    blocks: Sequence[Block], capacity: int, alignment: int, time_limit_s: float = 5.0, workers: int = 1
+) -> list[int] | None:
+    """Offsets (bytes) for blocks, or ``None`` where none were found within ``time_limit_s`` by ``workers`` threads.
+
+    Stretches of time that no block crosses are packed one by one.
+    """
+    deadline = time.monotonic() + time_limit_s
+    offsets = [0] * len(blocks)
+    for group in stretches(blocks):
+        found = _pack_stretch([blocks[i] for i in group], capacity, alignment, deadline, workers)
+        if found is None:
+            return None
+        for i, offset in zip(group, found, strict=True):
+            offsets[i] = offset
+    return offsets
+
+
+def stretches(blocks: Sequence[Block]) -> list[list[int]]:
+    """The blocks by stretches of time between which none of them lives."""
+    found: list[list[int]] = []
+    until = None
+    for i in sorted(range(len(blocks)), key=lambda i: blocks[i].start_ns):
+        if until is None or blocks[i].start_ns >= until:
+            found.append([])
+            until = blocks[i].end_ns
+        found[-1].append(i)
+        until = max(until, blocks[i].end_ns)
+    return found
+
+
+def _pack_stretch(
+    blocks: Sequence[Block], capacity: int, alignment: int, deadline: float, workers: int
+) -> list[int] | None:
     orders = (
         lambda i: (-blocks[i].size_bytes, blocks[i].start_ns),
         lambda i: (-(blocks[i].end_ns - blocks[i].start_ns) * blocks[i].size_bytes, i),
@@ -36,7 +69,9 @@ def pack(blocks: Sequence[Block], capacity: int, alignment: int, time_limit_s: f
         offsets = _first_fit(blocks, sorted(range(len(blocks)), key=order), capacity, alignment)
         if offsets is not None:
             return offsets
-    return _exact(blocks, capacity, alignment, time_limit_s)
+    boxes = [Box(block.start_ns, block.end_ns, -(-block.size_bytes // alignment)) for block in blocks]
+    places = search(boxes, capacity // alignment, deadline, workers).places
+    return None if places is None else [place * alignment for place in places]
 
 
 def _first_fit(blocks: Sequence[Block], order: Sequence[int], capacity: int, alignment: int) -> list[int] | None:
@@ -55,25 +90,3 @@ def _first_fit(blocks: Sequence[Block], order: Sequence[int], capacity: int, ali
         offsets[i] = place
         placed.append(i)
     return offsets
-
-
-def _exact(blocks: Sequence[Block], capacity: int, alignment: int, time_limit_s: float) -> list[int] | None:
-    model = cp_model.CpModel()
-    room = capacity // alignment
-    places, across, along = [], [], []
-    for i, block in enumerate(blocks):
-        size = -(-block.size_bytes // alignment)
-        if size > room:
-            return None
-        place = model.new_int_var(0, room - size, f"place[{i}]")
-        places.append(place)
-        along.append(model.new_fixed_size_interval_var(place, size, f"span[{i}]"))
-        across.append(model.new_fixed_size_interval_var(block.start_ns, block.end_ns - block.start_ns, f"life[{i}]"))
-    model.add_no_overlap_2d(across, along)
-    model.add_cumulative(across, [-(-block.size_bytes // alignment) for block in blocks], room)
-    solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = time_limit_s
-    solver.parameters.num_workers = 1
-    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return None
-    return [solver.value(place) * alignment for place in places]
