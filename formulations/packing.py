@@ -5,6 +5,7 @@ Greedy orders first, which nearly always fit; an exact search with CP-SAT when t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,33 +15,47 @@ from formulations.packing_search import Box, search
 
 @dataclass(frozen=True)
 class Block:
-    """``size_bytes`` held over ``[start_ns, end_ns)``."""
+    """``size_bytes`` held over ``[start_ns, end_ns)``, at a multiple of ``alignment``, or at ``offset_bytes``."""
 
     start_ns: int
     end_ns: int
     size_bytes: int
+    alignment: int = 1
+    offset_bytes: int | None = None
 
     def meets(self, other: Block) -> bool:
         """Whether the two live at one time."""
         return self.start_ns < other.end_ns and other.start_ns < self.end_ns
 
 
-def pack(
-    blocks: Sequence[Block], capacity: int, alignment: int, time_limit_s: float = 5.0, workers: int = 1
-) -> list[int] | None:
-    """Offsets (bytes) for blocks, or ``None`` where none were found within ``time_limit_s`` by ``workers`` threads.
+@dataclass(frozen=True)
+class Packing:
+    """Offsets of blocks, or ``None``; ``proven`` where it is certain that there are none."""
 
-    Stretches of time that no block crosses are packed one by one.
+    offsets: list[int] | None
+    proven: bool
+
+
+def pack(blocks: Sequence[Block], capacity: int, alignment: int, time_limit_s: float = 5.0) -> list[int] | None:
+    """Offsets (bytes) for blocks, or ``None`` where none were found within ``time_limit_s``."""
+    return find_packing(blocks, capacity, alignment, time.monotonic() + time_limit_s).offsets
+
+
+def find_packing(
+    blocks: Sequence[Block], capacity: int, alignment: int, deadline: float, workers: int = 1, seed: int = 0
+) -> Packing:
+    """Pack blocks into ``capacity`` bytes, each at a multiple of ``alignment``, until ``deadline``.
+
+    Stretches of time that no block crosses are packed one by one. ``deadline`` is one of ``time.monotonic``.
     """
-    deadline = time.monotonic() + time_limit_s
     offsets = [0] * len(blocks)
     for group in stretches(blocks):
-        found = _pack_stretch([blocks[i] for i in group], capacity, alignment, deadline, workers)
-        if found is None:
-            return None
-        for i, offset in zip(group, found, strict=True):
+        found = _pack_stretch([blocks[i] for i in group], capacity, alignment, deadline, workers, seed)
+        if found.offsets is None:
+            return found
+        for i, offset in zip(group, found.offsets, strict=True):
             offsets[i] = offset
-    return offsets
+    return Packing(offsets, proven=True)
 
 
 def stretches(blocks: Sequence[Block]) -> list[list[int]]:
@@ -57,8 +72,8 @@ def stretches(blocks: Sequence[Block]) -> list[list[int]]:
 
 
 def _pack_stretch(
-    blocks: Sequence[Block], capacity: int, alignment: int, deadline: float, workers: int
-) -> list[int] | None:
+    blocks: Sequence[Block], capacity: int, alignment: int, deadline: float, workers: int, seed: int
+) -> Packing:
     orders = (
         lambda i: (-blocks[i].size_bytes, blocks[i].start_ns),
         lambda i: (-(blocks[i].end_ns - blocks[i].start_ns) * blocks[i].size_bytes, i),
@@ -66,12 +81,25 @@ def _pack_stretch(
         lambda i: (blocks[i].start_ns, i),
     )
     for order in orders:
-        offsets = _first_fit(blocks, sorted(range(len(blocks)), key=order), capacity, alignment)
+        ranked = sorted(range(len(blocks)), key=order)
+        ranked.sort(key=lambda i: blocks[i].offset_bytes is None)  # given places are taken first
+        offsets = _first_fit(blocks, ranked, capacity, alignment)
         if offsets is not None:
-            return offsets
-    boxes = [Box(block.start_ns, block.end_ns, -(-block.size_bytes // alignment)) for block in blocks]
-    places = search(boxes, capacity // alignment, deadline, workers).places
-    return None if places is None else [place * alignment for place in places]
+            return Packing(offsets, proven=True)
+    if any(block.offset_bytes is not None and block.offset_bytes % alignment for block in blocks):
+        return Packing(None, proven=True)
+    boxes = [
+        Box(
+            block.start_ns,
+            block.end_ns,
+            -(-block.size_bytes // alignment),
+            math.lcm(block.alignment, alignment) // alignment,
+            None if block.offset_bytes is None else block.offset_bytes // alignment,
+        )
+        for block in blocks
+    ]
+    found = search(boxes, capacity // alignment, deadline, workers, seed)
+    return Packing(None if found.places is None else [place * alignment for place in found.places], found.proven)
 
 
 def _first_fit(blocks: Sequence[Block], order: Sequence[int], capacity: int, alignment: int) -> list[int] | None:
@@ -80,11 +108,16 @@ def _first_fit(blocks: Sequence[Block], order: Sequence[int], capacity: int, ali
     placed: list[int] = []
     for i in order:
         taken = sorted((offsets[j], offsets[j] + blocks[j].size_bytes) for j in placed if blocks[i].meets(blocks[j]))
-        place = 0
+        step = math.lcm(blocks[i].alignment, alignment)
+        place, given = 0, blocks[i].offset_bytes
         for low, high in taken:
             if place + blocks[i].size_bytes <= low:
                 break
-            place = max(place, -(-high // alignment) * alignment)
+            place = max(place, -(-high // step) * step)
+        if given is not None:
+            if given % step or any(low < given + blocks[i].size_bytes and given < high for low, high in taken):
+                return None
+            place = given
         if place + blocks[i].size_bytes > capacity:
             return None
         offsets[i] = place

@@ -30,11 +30,13 @@ FIRST_SLICE, GROWTH = 0.05, 3.0
 
 @dataclass(frozen=True)
 class Box:
-    """A block in whole units: ``height`` held over ``[start, end)``."""
+    """A block in whole units: ``height`` held over ``[start, end)``, at a multiple of ``step``, or at ``fixed``."""
 
     start: int
     end: int
     height: int
+    step: int = 1
+    fixed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,27 @@ class Found:
 def search(boxes: Sequence[Box], room: int, deadline: float, workers: int = 1, seed: int = 0) -> Found:
     """Places for boxes within ``room`` units, until ``deadline`` (of ``time.monotonic``).
 
-    The load at an instant bounds the room from below; with heights that have a common divisor, whole multiples of it
-    are as good as any place, so that they are divided by it first. With one worker the answer is the same every time;
-    with more, it is that of the order that is done first.
+    The load at an instant bounds the room from below. With heights and steps that have a common divisor, whole
+    multiples of it are as good as any place, so that they are divided by it first. With one worker the answer is the
+    same every time; with more, it is that of the order that is done first.
     """
-    unit = math.gcd(*(box.height for box in boxes)) if boxes else 1
-    small = [Box(box.start, box.end, box.height // unit) for box in boxes]
+    given = [box.fixed for box in boxes if box.fixed is not None]
+    steps = [box.step for box in boxes if box.step > 1]
+    unit = math.gcd(*(box.height for box in boxes), *given, *steps) if boxes else 1
+    small = [
+        Box(
+            box.start,
+            box.end,
+            box.height // unit,
+            max(1, box.step // unit),
+            None if box.fixed is None else box.fixed // unit,
+        )
+        for box in boxes
+    ]
     fits = room // unit
-    if any(sum(small[i].height for i in alive) > fits for alive in cliques(small)):
+    if any(sum(small[i].height for i in alive) > fits for alive in cliques(small)) or any(
+        box.fixed is not None and box.fixed + box.height > fits for box in small
+    ):
         return Found(None, proven=True)
     solvers: list[cp_model.CpSolver] = []
 
@@ -106,6 +121,11 @@ def build(boxes: Sequence[Box], room: int, order: str) -> tuple[cp_model.CpModel
     ]
     for alive in cliques(boxes):
         model.add_no_overlap([spans[i] for i in alive])
+    for place, box in zip(places, boxes, strict=True):
+        if box.fixed is not None:
+            model.add(place == box.fixed)
+        elif box.step > 1:
+            model.add_modulo_equality(0, place, box.step)
     last: dict[Box, int] = {}
     for i, box in enumerate(boxes):
         if box in last:

@@ -14,15 +14,16 @@ from pydantic import ValidationError
 from instances.build import MAX_GROUP, build_instance
 from instances.catalogue import ModelConfig, load_model, model_names
 from instances.documents import first_problem, read_document, write_document
-from instances.errors import InputError, InvalidScheduleError, NoScheduleError, TilewrightError
+from instances.errors import InfeasibleError, InputError, InvalidScheduleError, NoScheduleError, TilewrightError
 from instances.estimate import Estimate, estimate
 from instances.generate import Phase, Precision, build_graph
 from instances.instance import Instance
 from instances.library import DTYPES, KERNELS, Request, Unmodelled, parse_attributes
 from instances.machine import Machine, load_machine, machine_names
+from instances.packing import Buffer, faults, greatest_load
 from instances.schedule import Proof, Schedule, Status
 from opt.replay import Replay, replay
-from solvers.interface import Event, Options, Result
+from solvers.interface import Event, Options, Result, available_workers
 from solvers.registry import REGISTRY, Entry, find_solver
 
 DEFAULT_MACHINE = "ascend910b2"
@@ -151,6 +152,58 @@ def cost(
     except Unmodelled as reason:
         known_ops = "" if op in KERNELS else f"; choose one of {', '.join(KERNELS)}"
         raise InputError(f"{op} cannot be modelled: {reason}{known_ops}") from None
+
+
+def pack(
+    buffers: Iterable[Buffer],
+    capacity: int,
+    alignment: int = 1,
+    *,
+    time_limit: float = 60.0,
+    workers: int = 0,
+    seed: int = 0,
+) -> list[int]:
+    """Offsets for buffers with known lifetimes, none overlapping another in address and time.
+
+    Parameters
+    ----------
+    buffers
+        What is to be placed (``instances.packing.Buffer``); their own alignments and given offsets are kept.
+    capacity, alignment
+        Bytes that there are, and a multiple that every offset is of.
+    workers
+        Threads; 0 takes all CPUs.
+
+    Raises
+    ------
+    InfeasibleError
+        Where it is proven that they do not fit; the sentence names the instant of greatest load where that is why.
+    NoScheduleError
+        Where no packing was found in time, and none is proven not to be.
+    """
+    from formulations.packing import Block, find_packing
+
+    asked = list(buffers)
+    if capacity < 1 or alignment < 1:
+        raise InputError(f"capacity {capacity} and alignment {alignment}: give positive numbers of bytes")
+    load, instant = greatest_load(asked, alignment)
+    if load > capacity:
+        raise InfeasibleError(
+            f"the buffers that live at time {instant} take {load} bytes, {load - capacity} more than {capacity}"
+        )
+    blocks = [Block(b.lower, b.upper, b.size, b.alignment, b.offset) for b in asked]
+    deadline = time.monotonic() + time_limit
+    found = find_packing(blocks, capacity, alignment, deadline, workers or available_workers(), seed)
+    if found.offsets is None:
+        if found.proven:
+            raise InfeasibleError(
+                f"the buffers do not fit into {capacity} bytes, though no more than {load} live at one time: proven"
+            )
+        raise NoScheduleError(f"no packing into {capacity} bytes was found in {time_limit:g} s; give more time")
+    wrong = faults(asked, found.offsets, capacity)
+    if wrong:
+        raise TilewrightError(f"the packing is wrong, which is our mistake: {wrong[0]}")
+    return found.offsets
 
 
 def _new_tokens(config: ModelConfig, phase: str) -> int:

@@ -16,7 +16,8 @@ from opt import api
 from opt.cli.app import app
 from opt.cli.display import microseconds, percent, show_lines, size
 from opt.cli.files import check_outputs
-from opt.cli.solving import InstancePath
+from opt.cli.packing import is_packing, validate_packing
+from opt.cli.solving import Capacity, Format, InstancePath
 from opt.replay import Replay, replay
 
 SchedulePath = Annotated[Path, typer.Argument(metavar="SCHEDULE", help="Schedule file.")]
@@ -27,13 +28,18 @@ def validate(
     path: InstancePath,
     schedule: SchedulePath,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    format_name: Format = None,
+    capacity: Capacity = None,
 ) -> None:
-    """Replay a schedule and list every rule it breaks.
+    """Replay a schedule and list every rule it breaks; or check a table of offsets.
 
     \b
     Example:
       tilewright validate layer.json schedule.json
     """
+    if is_packing(path, format_name):
+        validate_packing(path, schedule, capacity, as_json=as_json)
+        return
     instance = api.load_instance(path)
     claim = api.load_schedule(schedule)
     judged = replay(instance, claim)

@@ -14,6 +14,7 @@ from opt.cli.app import app
 from opt.cli.display import microseconds, percent, show_lines
 from opt.cli.files import check_outputs
 from opt.cli.interrupts import ending_at_once
+from opt.cli.packing import is_packing, solve_packing
 from opt.cli.progress import live_progress
 from opt.replay import Replay
 from solvers.interface import Options, Result
@@ -23,6 +24,10 @@ InstancePath = Annotated[Path, typer.Argument(metavar="PATH", help="Instance fil
 TimeLimit = Annotated[float, typer.Option(help="Seconds from the start of the process to the answer.")]
 Workers = Annotated[int, typer.Option(help="Threads of the search; 0 takes all CPUs.")]
 Seed = Annotated[int, typer.Option(help="Seed of the search.")]
+Format = Annotated[
+    str | None, typer.Option("--format", metavar="native|packing", help="Format of PATH; default by its suffix.")
+]
+Capacity = Annotated[int | None, typer.Option(min=1, help="Bytes to pack the buffers of a csv file into.")]
 
 
 @app.command()
@@ -46,14 +51,29 @@ def solve(
     leave_out: Annotated[
         list[str] | None, typer.Option(metavar="FAMILY", help="Redundant constraint family to leave out; repeatable.")
     ] = None,
+    format_name: Format = None,
+    capacity: Capacity = None,
 ) -> None:
-    """Find the fastest schedule, with a proven bound.
+    """Find the fastest schedule, with a proven bound; or pack the buffers of a csv file.
 
     \b
     Example:
       tilewright solve layer.json --time-limit 60 -o schedule.json --trace trace.json
     """
     started = float(context.obj)
+    if is_packing(path, format_name):
+        solve_packing(
+            path,
+            capacity,
+            output,
+            time_limit=time_limit,
+            workers=workers,
+            seed=seed,
+            started=started,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
     find_solver(solver)
     check_outputs([output, trace], [path, warm_start])
     instance = api.load_instance(path)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ortools.sat.python import cp_model
 
-from formulations.packing import Block, pack, stretches
+from formulations.packing import Block, find_packing, pack, stretches
 from formulations.packing_search import ORDERS, Box, build, cliques, search
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "minimalloc" / "challenging"
@@ -108,5 +108,5 @@ def test_published_instances(name: str) -> None:
     with path.open() as stream:
         rows = list(csv.DictReader(stream))
     blocks = [Block(int(row["lower"]), int(row["upper"]), int(row["size"])) for row in rows]
-    offsets = pack(blocks, 1_048_576, 1, time_limit_s=60, workers=2)
+    offsets = find_packing(blocks, 1_048_576, 1, time.monotonic() + 60, workers=2).offsets
     assert packed(offsets, [Box(b.start_ns, b.end_ns, b.size_bytes) for b in blocks], 1_048_576)

@@ -1,0 +1,96 @@
+"""Packing of buffers with known lifetimes: what ``solve`` and ``validate`` do with a csv file."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import typer
+
+from instances.errors import InputError, InvalidScheduleError
+from instances.packing import faults, greatest_load, read_buffers, write_buffers
+from opt import api
+from opt.cli.display import show_lines
+from opt.cli.files import check_outputs
+
+
+def is_packing(path: Path, format_name: str | None) -> bool:
+    """Whether a file is a packing problem: by the format that is named, or by its suffix."""
+    if format_name not in (None, "native", "packing"):
+        raise InputError(f"format {format_name!r} is unknown; choose native or packing")
+    return format_name == "packing" or (format_name is None and path.suffix == ".csv")
+
+
+def solve_packing(
+    path: Path,
+    capacity: int | None,
+    output: Path | None,
+    *,
+    time_limit: float,
+    workers: int,
+    seed: int,
+    started: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Find offsets within a capacity; the answer is the same table with a column ``offset``."""
+    if capacity is None:
+        raise InputError(f"{path}: holds buffers to be packed; give the --capacity in bytes")
+    check_outputs([output], [path])
+    buffers = read_buffers(path)
+    left = time_limit - (time.monotonic() - started)
+    offsets = api.pack(buffers, capacity, time_limit=max(0.0, left), workers=workers, seed=seed)
+    height = max(offset + buffer.size for offset, buffer in zip(offsets, buffers, strict=True))
+    load, instant = greatest_load(buffers)
+    if output is not None:
+        write_buffers(buffers, offsets, output)
+    runtime = time.monotonic() - started
+    if not quiet:
+        written = "" if output is None else f", written to {output}"
+        lines = [
+            ("buffers", f"{len(buffers)}{written}"),
+            ("height", f"{height} of {capacity} bytes"),
+            ("bound", f"{load} bytes live at time {instant}: no packing is lower"),
+            ("checked", "no two overlap, all aligned, none beyond the capacity"),
+            ("time", f"{runtime:.2f} s"),
+        ]
+        show_lines(lines, err=True)
+    if as_json:
+        answer = {
+            "status": "optimal" if height == load else "feasible",
+            "objective": height,
+            "bound": load,
+            "bound_by": "load",
+            "gap": (height - load) / height,
+            "runtime_s": runtime,
+            "solver": "packing",
+            "workers": workers,
+            "seed": seed,
+            "capacity": capacity,
+            "offsets": {buffer.id: offset for buffer, offset in zip(buffers, offsets, strict=True)},
+        }
+        typer.echo(json.dumps(answer))
+
+
+def validate_packing(path: Path, solution: Path, capacity: int | None, *, as_json: bool) -> None:
+    """Check a table with offsets against the problem, buffer by buffer."""
+    asked = read_buffers(path)
+    given = {buffer.id: buffer for buffer in read_buffers(solution)}
+    if missing := [buffer.id for buffer in asked if buffer.id not in given or given[buffer.id].offset is None]:
+        raise InputError(f"{solution}: gives no offset to buffer {missing[0]!r}; solve the problem anew")
+    offsets = [given[buffer.id].offset or 0 for buffer in asked]
+    wrong = faults(asked, offsets, capacity)
+    wrong += [f"buffer {name!r} is not in the problem" for name in given if name not in {b.id for b in asked}]
+    height = max(offset + buffer.size for offset, buffer in zip(offsets, asked, strict=True))
+    if as_json:
+        typer.echo(json.dumps({"valid": not wrong, "height": height, "violations": wrong}))
+    elif wrong:
+        for sentence in wrong:
+            typer.echo(sentence)
+    else:
+        load, instant = greatest_load(asked)
+        lines = [("verdict", "valid: no two overlap"), ("height", f"{height} bytes; {load} live at time {instant}")]
+        show_lines(lines, err=False)
+    if wrong:
+        raise InvalidScheduleError(f"{solution}: is invalid, {len(wrong)} faults; solve the problem anew")

@@ -1,0 +1,111 @@
+"""Packing through the library and the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import opt
+from instances.errors import InfeasibleError, InputError
+from instances.packing import Buffer, faults, greatest_load
+from tests.opt.test_cli import fails, tilewright
+
+TABLE = "id,lower,upper,size\na,0,4,8\nb,2,6,8\nc,5,9,8\nd,0,9,4\n"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def buffers(*rows: tuple[int, int, int]) -> list[Buffer]:
+    return [Buffer(id=str(i), lower=a, upper=b, size=size) for i, (a, b, size) in enumerate(rows)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            lambda lower, length, size, step: (lower, lower + length, size, step),
+            st.integers(0, 20),
+            st.integers(1, 9),
+            st.integers(1, 9),
+            st.sampled_from([1, 2, 4]),
+        ),
+        min_size=1,
+        max_size=9,
+    ),
+    st.sampled_from([1, 4]),
+    st.integers(0, 12),
+)
+def test_packings_hold(rows: list[tuple[int, int, int, int]], alignment: int, spare: int) -> None:
+    """Either a packing without a fault, or a proof that there is none."""
+    asked = [
+        Buffer(id=str(i), lower=low, upper=up, size=size, alignment=step)
+        for i, (low, up, size, step) in enumerate(rows)
+    ]
+    capacity = greatest_load(asked, alignment)[0] + spare
+    try:
+        offsets = opt.pack(asked, capacity, alignment, workers=1)
+    except InfeasibleError:
+        return
+    assert faults(asked, offsets, capacity) == []
+    assert all(offset % alignment == 0 for offset in offsets)
+
+
+def test_given_places_are_kept() -> None:
+    asked = [*buffers((0, 4, 8), (2, 6, 8)), Buffer(id="given", lower=0, upper=9, size=4, offset=8)]
+    offsets = opt.pack(asked, 20)
+    assert offsets[2] == 8
+    assert faults(asked, offsets, 20) == []
+    with pytest.raises(InfeasibleError, match="do not fit into 14 bytes, though no more than 12"):
+        opt.pack([*buffers((0, 4, 8)), Buffer(id="given", lower=0, upper=9, size=4, offset=7)], 14)
+
+
+def test_too_much_at_one_instant() -> None:
+    with pytest.raises(InfeasibleError, match="live at time 2 take 16 bytes, 1 more than 15"):
+        opt.pack(buffers((0, 4, 8), (2, 6, 8)), 15)
+
+
+@pytest.mark.parametrize(("capacity", "alignment"), [(0, 1), (8, 0), (-1, 1)])
+def test_sizes_that_are_none(capacity: int, alignment: int) -> None:
+    with pytest.raises(InputError, match="give positive numbers of bytes"):
+        opt.pack(buffers((0, 4, 8)), capacity, alignment)
+
+
+def test_nothing_to_pack() -> None:
+    assert opt.pack([], 8) == []
+
+
+def test_commands(table: Path, tmp_path: Path) -> None:
+    answer = tmp_path / "answer.csv"
+    out = tilewright("solve", table, "--capacity", "20", "-o", answer, "--json")
+    assert out.code == 0
+    data = json.loads(out.out)
+    assert (data["objective"], data["bound"], data["status"], data["bound_by"]) == (20, 20, "optimal", "load")
+    assert set(data["offsets"]) == {"a", "b", "c", "d"}
+    assert "valid" in tilewright("validate", table, answer, "--capacity", "20").out
+    assert json.loads(tilewright("validate", table, answer, "--json").out) == {
+        "valid": True,
+        "height": 20,
+        "violations": [],
+    }
+    lines = answer.read_text().splitlines()
+    answer.write_text("\n".join([lines[0], *(line.rsplit(",", 1)[0] + ",0" for line in lines[1:])]))
+    wrong = tilewright("validate", table, answer, "--capacity", "20")
+    assert wrong.code == 4
+    assert "overlap by" in wrong.out
+
+
+def test_commands_refuse(table: Path, tmp_path: Path) -> None:
+    assert "give the --capacity" in fails(2, "solve", table)
+    assert "take 20 bytes, 1 more than 19" in fails(3, "solve", table, "--capacity", "19")
+    assert "format 'xml' is unknown" in fails(2, "solve", table, "--format", "xml")
+    assert "gives no offset to buffer 'a'" in fails(2, "validate", table, table)
+    assert "named twice" in fails(2, "solve", table, "--capacity", "20", "-o", table)
