@@ -58,6 +58,51 @@ def find_packing(
     return Packing(offsets, proven=True)
 
 
+@dataclass(frozen=True)
+class Lowest:
+    """The lowest packing found, and a bound: no packing is lower than ``bound`` bytes (equal: proven lowest)."""
+
+    offsets: list[int]
+    height: int
+    bound: int
+
+
+def find_lowest(
+    blocks: Sequence[Block], alignment: int, load: int, deadline: float, workers: int = 1, seed: int = 0
+) -> Lowest:
+    """Pack blocks as low as can be found until ``deadline``.
+
+    ``load`` is the most that lives at one instant (sizes as they are), a bound to start from. It is asked for first,
+    with half of the time, since hard packings mostly reach it; then heights between what is excluded and what is
+    found, by halves.
+    """
+    ceiling = sum(-(-block.size_bytes // alignment) * alignment + block.alignment for block in blocks)
+    ceiling += max((block.offset_bytes or 0 for block in blocks), default=0)
+    begun = find_packing(blocks, ceiling, alignment, deadline)
+    if begun.offsets is None:
+        raise ValueError("given places contradict each other")
+    best, offsets, bound = _height(blocks, begun.offsets), begun.offsets, load
+    unit = math.gcd(alignment if alignment > 1 else 0, *(block.size_bytes for block in blocks))
+    unit = math.gcd(unit, *(block.alignment for block in blocks if block.alignment > 1))
+    unit = math.gcd(unit, *(block.offset_bytes for block in blocks if block.offset_bytes is not None)) or 1
+    aim, excluded = load, load - 1
+    while bound < best and (left := deadline - time.monotonic()) > 0:
+        found = find_packing(blocks, aim, alignment, time.monotonic() + left / 2, workers, seed)
+        if found.offsets is not None:
+            best, offsets = _height(blocks, found.offsets), found.offsets
+        elif found.proven and aim >= bound:
+            bound = (aim // unit + 1) * unit
+        excluded = max(excluded, bound - 1) if found.offsets is not None or found.proven else max(excluded, aim)
+        if best - excluded <= unit:
+            excluded = bound - 1  # all that is left is to ask again for longer
+        aim = max(bound, (excluded + best) // 2 // unit * unit)
+    return Lowest(offsets, best, min(bound, best))
+
+
+def _height(blocks: Sequence[Block], offsets: Sequence[int]) -> int:
+    return max((offset + block.size_bytes for block, offset in zip(blocks, offsets, strict=True)), default=0)
+
+
 def stretches(blocks: Sequence[Block]) -> list[list[int]]:
     """The blocks by stretches of time between which none of them lives."""
     found: list[list[int]] = []
@@ -80,12 +125,15 @@ def _pack_stretch(
         lambda i: (-(blocks[i].end_ns - blocks[i].start_ns), i),
         lambda i: (blocks[i].start_ns, i),
     )
+    low: list[int] | None = None
     for order in orders:
         ranked = sorted(range(len(blocks)), key=order)
         ranked.sort(key=lambda i: blocks[i].offset_bytes is None)  # given places are taken first
         offsets = _first_fit(blocks, ranked, capacity, alignment)
-        if offsets is not None:
-            return Packing(offsets, proven=True)
+        if offsets is not None and (low is None or _height(blocks, offsets) < _height(blocks, low)):
+            low = offsets
+    if low is not None:
+        return Packing(low, proven=True)
     if any(block.offset_bytes is not None and block.offset_bytes % alignment for block in blocks):
         return Packing(None, proven=True)
     boxes = [

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -25,6 +25,9 @@ from instances.schedule import Proof, Schedule, Status
 from opt.replay import Replay, replay
 from solvers.interface import Event, Options, Result, available_workers
 from solvers.registry import REGISTRY, Entry, find_solver
+
+if TYPE_CHECKING:
+    from formulations.packing import Lowest
 
 DEFAULT_MACHINE = "ascend910b2"
 """The chip of an instance where none is named."""
@@ -204,6 +207,30 @@ def pack(
     if wrong:
         raise TilewrightError(f"the packing is wrong, which is our mistake: {wrong[0]}")
     return found.offsets
+
+
+def pack_lowest(
+    buffers: Iterable[Buffer], alignment: int = 1, *, time_limit: float = 60.0, workers: int = 0, seed: int = 0
+) -> Lowest:
+    """The lowest packing found in time, with a bound below which there is none.
+
+    Parameters are those of :func:`pack`. Raises :class:`InfeasibleError` where given places contradict each other.
+    """
+    from formulations.packing import Block, find_lowest
+
+    asked = list(buffers)
+    if alignment < 1:
+        raise InputError(f"alignment {alignment}: give a positive number of bytes")
+    blocks = [Block(b.lower, b.upper, b.size, b.alignment, b.offset) for b in asked]
+    deadline = time.monotonic() + time_limit
+    try:
+        found = find_lowest(blocks, alignment, greatest_load(asked)[0], deadline, workers or available_workers(), seed)
+    except ValueError as error:
+        raise InfeasibleError(f"the buffers cannot be packed at all: {error}") from None
+    wrong = faults(asked, found.offsets, found.height)
+    if wrong:
+        raise TilewrightError(f"the packing is wrong, which is our mistake: {wrong[0]}")
+    return found
 
 
 def _new_tokens(config: ModelConfig, phase: str) -> int:

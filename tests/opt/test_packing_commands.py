@@ -83,6 +83,31 @@ def test_nothing_to_pack() -> None:
     assert opt.pack([], 8) == []
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.integers(1, 8), st.integers(1, 6)).map(lambda b: (b[0], b[0] + b[1], b[2])),
+        min_size=1,
+        max_size=7,
+    )
+)
+def test_the_lowest_packing_is_bounded_from_below(rows: list[tuple[int, int, int]]) -> None:
+    """It is proven lowest, and one byte less is proven too little."""
+    asked = buffers(*rows)
+    found = opt.pack_lowest(asked, time_limit=20, workers=1)
+    assert found.height == found.bound >= greatest_load(asked)[0]
+    assert faults(asked, found.offsets, found.height) == []
+    if found.height > 1:
+        with pytest.raises(InfeasibleError):
+            opt.pack(asked, found.height - 1, workers=1)
+
+
+def test_places_that_contradict() -> None:
+    asked = [Buffer(id=name, lower=0, upper=2, size=4, offset=offset) for name, offset in (("a", 0), ("b", 2))]
+    with pytest.raises(InfeasibleError, match="cannot be packed at all"):
+        opt.pack_lowest(asked)
+
+
 def test_commands(table: Path, tmp_path: Path) -> None:
     answer = tmp_path / "answer.csv"
     out = tilewright("solve", table, "--capacity", "20", "-o", answer, "--json")
@@ -103,8 +128,12 @@ def test_commands(table: Path, tmp_path: Path) -> None:
     assert "overlap by" in wrong.out
 
 
+def test_command_without_a_capacity(table: Path) -> None:
+    data = json.loads(tilewright("solve", table, "--json", "--time-limit", "20").out)
+    assert (data["status"], data["objective"], data["bound"], data["capacity"]) == ("optimal", 20, 20, None)
+
+
 def test_commands_refuse(table: Path, tmp_path: Path) -> None:
-    assert "give the --capacity" in fails(2, "solve", table)
     assert "take 20 bytes, 1 more than 19" in fails(3, "solve", table, "--capacity", "19")
     assert "format 'xml' is unknown" in fails(2, "solve", table, "--format", "xml")
     assert "gives no offset to buffer 'a'" in fails(2, "validate", table, table)
