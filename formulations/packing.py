@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from formulations.packing_search import Box, search
@@ -72,35 +72,48 @@ def find_lowest(
 ) -> Lowest:
     """Pack blocks as low as can be found until ``deadline``.
 
-    ``load`` is the most that lives at one instant (sizes as they are), a bound to start from. It is asked for first,
-    with half of the time, since hard packings mostly reach it; then heights between what is excluded and what is
-    found, by halves.
+    ``load`` is the most that lives at one instant (sizes in whole multiples of ``alignment``), a bound to start from.
+    It is asked for first, with half of the time, since hard packings mostly reach it; then heights between what is
+    excluded and what is found, by halves.
     """
-    ceiling = sum(-(-block.size_bytes // alignment) * alignment + block.alignment for block in blocks)
-    ceiling += max((block.offset_bytes or 0 for block in blocks), default=0)
-    begun = find_packing(blocks, ceiling, alignment, deadline)
-    if begun.offsets is None:
-        raise ValueError("given places contradict each other")
-    best, offsets, bound = _height(blocks, begun.offsets), begun.offsets, load
+    offsets = _lowest_first_fit(blocks, alignment)
+    best, bound = _height(blocks, offsets, alignment), load
     unit = math.gcd(alignment if alignment > 1 else 0, *(block.size_bytes for block in blocks))
     unit = math.gcd(unit, *(block.alignment for block in blocks if block.alignment > 1))
     unit = math.gcd(unit, *(block.offset_bytes for block in blocks if block.offset_bytes is not None)) or 1
-    aim, excluded = load, load - 1
+    aim, tried = load, load - 1  # no more is asked for up to ``tried`` for now
     while bound < best and (left := deadline - time.monotonic()) > 0:
         found = find_packing(blocks, aim, alignment, time.monotonic() + left / 2, workers, seed)
         if found.offsets is not None:
-            best, offsets = _height(blocks, found.offsets), found.offsets
-        elif found.proven and aim >= bound:
+            best, offsets = _height(blocks, found.offsets, alignment), found.offsets
+        elif found.proven:
             bound = (aim // unit + 1) * unit
-        excluded = max(excluded, bound - 1) if found.offsets is not None or found.proven else max(excluded, aim)
-        if best - excluded <= unit:
-            excluded = bound - 1  # all that is left is to ask again for longer
-        aim = max(bound, (excluded + best) // 2 // unit * unit)
+        else:
+            tried = aim
+        tried = max(tried, bound - 1)
+        if best - tried <= unit:
+            tried = bound - 1  # all that is left is to ask again for longer
+        aim = max(bound, (tried + best) // 2 // unit * unit)
     return Lowest(offsets, best, min(bound, best))
 
 
-def _height(blocks: Sequence[Block], offsets: Sequence[int]) -> int:
-    return max((offset + block.size_bytes for block, offset in zip(blocks, offsets, strict=True)), default=0)
+def _lowest_first_fit(blocks: Sequence[Block], alignment: int) -> list[int]:
+    """For each stretch the lowest of what the orders give; ``ValueError`` where given places contradict each other."""
+    offsets = [0] * len(blocks)
+    for group in stretches(blocks):
+        members = [blocks[i] for i in group]
+        found = list(_first_fits(members, None, alignment))
+        if not found:
+            raise ValueError("given places contradict each other")
+        for i, offset in zip(group, min(found, key=lambda each: _height(members, each, alignment)), strict=True):
+            offsets[i] = offset
+    return offsets
+
+
+def _height(blocks: Sequence[Block], offsets: Iterable[int], alignment: int) -> int:
+    """End of the highest block, in whole multiples of the alignment."""
+    ends = (offset + block.size_bytes for block, offset in zip(blocks, offsets, strict=True))
+    return -(-max(ends, default=0) // alignment) * alignment
 
 
 def stretches(blocks: Sequence[Block]) -> list[list[int]]:
@@ -119,21 +132,9 @@ def stretches(blocks: Sequence[Block]) -> list[list[int]]:
 def _pack_stretch(
     blocks: Sequence[Block], capacity: int, alignment: int, deadline: float, workers: int, seed: int
 ) -> Packing:
-    orders = (
-        lambda i: (-blocks[i].size_bytes, blocks[i].start_ns),
-        lambda i: (-(blocks[i].end_ns - blocks[i].start_ns) * blocks[i].size_bytes, i),
-        lambda i: (-(blocks[i].end_ns - blocks[i].start_ns), i),
-        lambda i: (blocks[i].start_ns, i),
-    )
-    low: list[int] | None = None
-    for order in orders:
-        ranked = sorted(range(len(blocks)), key=order)
-        ranked.sort(key=lambda i: blocks[i].offset_bytes is None)  # given places are taken first
-        offsets = _first_fit(blocks, ranked, capacity, alignment)
-        if offsets is not None and (low is None or _height(blocks, offsets) < _height(blocks, low)):
-            low = offsets
-    if low is not None:
-        return Packing(low, proven=True)
+    offsets = next(_first_fits(blocks, capacity, alignment), None)
+    if offsets is not None:
+        return Packing(offsets, proven=True)
     if any(block.offset_bytes is not None and block.offset_bytes % alignment for block in blocks):
         return Packing(None, proven=True)
     boxes = [
@@ -150,7 +151,23 @@ def _pack_stretch(
     return Packing(None if found.places is None else [place * alignment for place in found.places], found.proven)
 
 
-def _first_fit(blocks: Sequence[Block], order: Sequence[int], capacity: int, alignment: int) -> list[int] | None:
+def _first_fits(blocks: Sequence[Block], capacity: int | None, alignment: int) -> Iterator[list[int]]:
+    """What first fit gives by each of several orders, where that fits."""
+    orders = (
+        lambda i: (-blocks[i].size_bytes, blocks[i].start_ns),
+        lambda i: (-(blocks[i].end_ns - blocks[i].start_ns) * blocks[i].size_bytes, i),
+        lambda i: (-(blocks[i].end_ns - blocks[i].start_ns), i),
+        lambda i: (blocks[i].start_ns, i),
+    )
+    for order in orders:
+        ranked = sorted(range(len(blocks)), key=order)
+        ranked.sort(key=lambda i: blocks[i].offset_bytes is None)  # given places are taken first
+        offsets = _first_fit(blocks, ranked, capacity, alignment)
+        if offsets is not None:
+            yield offsets
+
+
+def _first_fit(blocks: Sequence[Block], order: Sequence[int], capacity: int | None, alignment: int) -> list[int] | None:
     """Lowest free address for each block in turn."""
     offsets = [-1] * len(blocks)
     placed: list[int] = []
@@ -166,7 +183,7 @@ def _first_fit(blocks: Sequence[Block], order: Sequence[int], capacity: int, ali
             if given % step or any(low < given + blocks[i].size_bytes and given < high for low, high in taken):
                 return None
             place = given
-        if place + blocks[i].size_bytes > capacity:
+        if capacity is not None and place + blocks[i].size_bytes > capacity:
             return None
         offsets[i] = place
         placed.append(i)

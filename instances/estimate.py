@@ -17,14 +17,12 @@ import math
 from dataclasses import dataclass
 
 from instances.costs import Misfit, draft, tilings
-from instances.costs.terms import Draft, assemble, hbm_ns, launch_ns
+from instances.costs.terms import MIB, Draft, assemble, hbm_ns, launch_ns
 from instances.fusion import Fuser, Fusion
 from instances.graph import Role
 from instances.kernels import Cost, KernelKind, Tiling
 from instances.library import Call, Request, Unmodelled, build_call
 from instances.machine import Machine, MemoryName
-
-MIB = 2**20
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from solvers.interface import Event, Options, Result, available_workers
 from solvers.registry import REGISTRY, Entry, find_solver
 
 if TYPE_CHECKING:
-    from formulations.packing import Lowest
+    from formulations.packing import Block, Lowest
 
 DEFAULT_MACHINE = "ascend910b2"
 """The chip of an instance where none is named."""
@@ -173,7 +173,7 @@ def pack(
     buffers
         What is to be placed (``instances.packing.Buffer``); their own alignments and given offsets are kept.
     capacity, alignment
-        Bytes that there are, and a multiple that every offset is of.
+        Bytes that there are, and a multiple that every offset is of; a buffer takes whole multiples of it.
     workers
         Threads; 0 takes all CPUs.
 
@@ -184,7 +184,7 @@ def pack(
     NoScheduleError
         Where no packing was found in time, and none is proven not to be.
     """
-    from formulations.packing import Block, find_packing
+    from formulations.packing import find_packing
 
     asked = list(buffers)
     if capacity < 1 or alignment < 1:
@@ -194,7 +194,7 @@ def pack(
         raise InfeasibleError(
             f"the buffers that live at time {instant} take {load} bytes, {load - capacity} more than {capacity}"
         )
-    blocks = [Block(b.lower, b.upper, b.size, b.alignment, b.offset) for b in asked]
+    blocks = _blocks(asked)
     deadline = time.monotonic() + time_limit
     found = find_packing(blocks, capacity, alignment, deadline, workers or available_workers(), seed)
     if found.offsets is None:
@@ -203,9 +203,7 @@ def pack(
                 f"the buffers do not fit into {capacity} bytes, though no more than {load} live at one time: proven"
             )
         raise NoScheduleError(f"no packing into {capacity} bytes was found in {time_limit:g} s; give more time")
-    wrong = faults(asked, found.offsets, capacity)
-    if wrong:
-        raise TilewrightError(f"the packing is wrong, which is our mistake: {wrong[0]}")
+    _require_sound(asked, found.offsets, capacity)
     return found.offsets
 
 
@@ -216,21 +214,34 @@ def pack_lowest(
 
     Parameters are those of :func:`pack`. Raises :class:`InfeasibleError` where given places contradict each other.
     """
-    from formulations.packing import Block, find_lowest
+    from formulations.packing import find_lowest
 
     asked = list(buffers)
     if alignment < 1:
         raise InputError(f"alignment {alignment}: give a positive number of bytes")
-    blocks = [Block(b.lower, b.upper, b.size, b.alignment, b.offset) for b in asked]
+    blocks = _blocks(asked)
     deadline = time.monotonic() + time_limit
     try:
-        found = find_lowest(blocks, alignment, greatest_load(asked)[0], deadline, workers or available_workers(), seed)
+        found = find_lowest(
+            blocks, alignment, greatest_load(asked, alignment)[0], deadline, workers or available_workers(), seed
+        )
     except ValueError as error:
         raise InfeasibleError(f"the buffers cannot be packed at all: {error}") from None
-    wrong = faults(asked, found.offsets, found.height)
+    _require_sound(asked, found.offsets, found.height)
+    return found
+
+
+def _blocks(buffers: Iterable[Buffer]) -> list[Block]:
+    from formulations.packing import Block
+
+    return [Block(b.lower, b.upper, b.size, b.alignment, b.offset) for b in buffers]
+
+
+def _require_sound(buffers: list[Buffer], offsets: list[int], capacity: int) -> None:
+    """That a packing breaks no rule, whoever made it."""
+    wrong = faults(buffers, offsets, capacity)
     if wrong:
         raise TilewrightError(f"the packing is wrong, which is our mistake: {wrong[0]}")
-    return found
 
 
 def _new_tokens(config: ModelConfig, phase: str) -> int:
