@@ -7,10 +7,14 @@ half a file.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +54,41 @@ def read_text(path: str | Path) -> str:
         raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({_reason(error)}); check the path and its permissions") from None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file: the columns of its header, and its rows as the line each ends on and its cells by column."""
+
+    columns: list[str]
+    rows: list[tuple[int, dict[str, str]]]
+
+
+def read_table(path: str | Path, required: Sequence[str], what: str, aliases: Mapping[str, str] | None = None) -> Table:
+    """A CSV file with a header. Cells that are missing are left out.
+
+    ``what`` names a row. ``aliases`` are other names of columns: cells are found by the name that one stands for.
+    :class:`InputError` where a required column or all rows are missing, a column is there twice, or it is no CSV.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff")))
+    try:
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        names = [(aliases or {}).get(name, name) for name in columns]
+        for name in required:
+            if name not in names:
+                raise InputError(f"{path}: line 1 lacks the column {name!r}; the header is {','.join(required)}")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"{path}: line 1 has the column {twice[0]!r} twice; remove one")
+        reader.fieldnames = names
+        rows = [
+            (reader.line_num, {name or "": cell for name, cell in record.items() if isinstance(cell, str)})
+            for record in reader
+        ]
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num + 1} is no CSV ({error}); mend or remove the row") from None
+    if not rows:
+        raise InputError(f"{path}: holds no {what}s; give at least one {what}")
+    return Table(columns, rows)
 
 
 def read_json(path: str | Path) -> Any:

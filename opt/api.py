@@ -27,13 +27,16 @@ from solvers.interface import Event, Options, Result, available_workers
 from solvers.registry import REGISTRY, Entry, find_solver
 
 if TYPE_CHECKING:
-    from formulations.packing import Block, Lowest
+    from formulations.packing import Lowest
 
 DEFAULT_MACHINE = "ascend910b2"
 """The chip of an instance where none is named."""
 
 MOST_OPERATORS_IN_A_GROUP = 64
 """Largest ``max_group``; no fusion rule comes near it."""
+
+SECONDS_FOR_A_CONFLICT = 5.0
+"""How long fewer buffers are looked for that do not fit, once it is proven that all do not."""
 
 _log = logging.getLogger(__name__)
 
@@ -184,7 +187,7 @@ def pack(
     NoScheduleError
         Where no packing was found in time, and none is proven not to be.
     """
-    from formulations.packing import find_packing
+    from formulations.packing import blocks_of, fewer_in_conflict, find_packing
 
     asked = list(buffers)
     if capacity < 1 or alignment < 1:
@@ -194,14 +197,15 @@ def pack(
         raise InfeasibleError(
             f"the buffers that live at time {instant} take {load} bytes, {load - capacity} more than {capacity}"
         )
-    blocks = _blocks(asked)
+    blocks = blocks_of(asked)
     deadline = time.monotonic() + time_limit
     found = find_packing(blocks, capacity, alignment, deadline, workers or available_workers(), seed)
     if found.offsets is None:
         if found.proven:
-            raise InfeasibleError(
-                f"the buffers do not fit into {capacity} bytes, though no more than {load} live at one time: proven"
-            )
+            conflict = list(range(len(asked))) if found.conflict is None else found.conflict
+            until = min(deadline, time.monotonic() + SECONDS_FOR_A_CONFLICT)
+            fewer = fewer_in_conflict(blocks, capacity, alignment, conflict, until)
+            raise InfeasibleError(_conflict(asked, [asked[i] for i in fewer], capacity, load))
         raise NoScheduleError(f"no packing into {capacity} bytes was found in {time_limit:g} s; give more time")
     _require_sound(asked, found.offsets, capacity)
     return found.offsets
@@ -214,12 +218,12 @@ def pack_lowest(
 
     Parameters are those of :func:`pack`. Raises :class:`InfeasibleError` where given places contradict each other.
     """
-    from formulations.packing import find_lowest
+    from formulations.packing import blocks_of, find_lowest
 
     asked = list(buffers)
     if alignment < 1:
         raise InputError(f"alignment {alignment}: give a positive number of bytes")
-    blocks = _blocks(asked)
+    blocks = blocks_of(asked)
     deadline = time.monotonic() + time_limit
     try:
         found = find_lowest(
@@ -231,10 +235,15 @@ def pack_lowest(
     return found
 
 
-def _blocks(buffers: Iterable[Buffer]) -> list[Block]:
-    from formulations.packing import Block
-
-    return [Block(b.lower, b.upper, b.size, b.alignment, b.offset) for b in buffers]
+def _conflict(buffers: list[Buffer], members: list[Buffer], capacity: int, load: int) -> str:
+    """Why buffers that fit at every instant cannot be packed: those that exclude each other."""
+    named = ", ".join(repr(buffer.id) for buffer in members[:12])
+    more = f" and {len(members) - 12} more" if len(members) > 12 else ""
+    since, until = min(buffer.lower for buffer in members), max(buffer.upper for buffer in members)
+    return (
+        f"{len(members)} of {len(buffers)} buffers do not fit into {capacity} bytes, though no more than {load} live "
+        f"at one time; proven for these, which live from {since} to {until}: {named}{more}"
+    )
 
 
 def _require_sound(buffers: list[Buffer], offsets: list[int], capacity: int) -> None:

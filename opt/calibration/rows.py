@@ -1,15 +1,13 @@
-"""Tables of measured kernels: ``op,chip,dtype,shapes,attributes,us,setting``."""
+"""Tables of measured kernels."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from instances.documents import read_text
+from instances.documents import read_table
 from instances.errors import InputError
 from instances.library import DTYPES
 
@@ -82,35 +80,20 @@ def read_rows(path: str | Path) -> list[MeasuredRow]:
     InputError
         Where the file cannot be read, lacks a column, holds no rows, or a time is not a positive number.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff")))
-    try:
-        return _read(reader, path)
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num + 1} is no CSV ({error}); mend or remove the row") from None
-
-
-def _read(reader: csv.DictReader[str], path: str | Path) -> list[MeasuredRow]:
-    names = [name.strip() for name in reader.fieldnames or ()]
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        raise InputError(
-            f"{path}: line 1 lacks the column {missing[0]!r}; the header is op,chip,dtype,shapes,attributes,us,setting"
-        )
     rows = []
-    for record in reader:
-        cells = {(name or "").strip(): value for name, value in record.items() if isinstance(value, str)}
+    for line, cells in read_table(path, COLUMNS, "measured kernel").rows:
         try:
             us = float(cells.get("us", ""))
             if not (0 < us < math.inf):
                 raise ValueError
         except ValueError:
             raise InputError(
-                f"{path}: line {reader.line_num}: us is {cells.get('us', '')!r}, "
+                f"{path}: line {line}: us is {cells.get('us', '')!r}, "
                 "not a positive number of microseconds; mend or remove the row"
             ) from None
         rows.append(
             MeasuredRow(
-                line=reader.line_num,
+                line=line,
                 op=cells.get("op", "").strip(),
                 chip=cells.get("chip", "").strip(),
                 dtype=cells.get("dtype", "").strip(),
@@ -120,6 +103,4 @@ def _read(reader: csv.DictReader[str], path: str | Path) -> list[MeasuredRow]:
                 setting=cells.get("setting", ""),
             )
         )
-    if not rows:
-        raise InputError(f"{path}: holds no rows; give at least one measured kernel")
     return rows

@@ -20,8 +20,10 @@ from opt.cli.app import app
 from opt.cli.display import microseconds, percent, show_table
 from opt.cli.files import check_outputs
 from opt.cli.interrupts import ending_at_once
+from opt.cli.packing import compare_packings, is_packing
 from opt.cli.solving import Seed, Workers
-from solvers.interface import Options, Result
+from opt.packing_methods import METHODS
+from solvers.interface import Options, Result, available_workers
 from solvers.registry import find_solver
 
 
@@ -54,10 +56,14 @@ class Row:
 
 @app.command()
 def compare(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Instance files.")],
-    solvers: Annotated[str, typer.Option(help="Names with commas between; see 'tilewright solvers'.")] = (
-        "cpsat,greedy,unfused"
-    ),
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Instance files, or tables of buffers.")],
+    solvers: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between; see 'tilewright solvers'. [default: cpsat,greedy,unfused]"),
+    ] = None,
+    capacity: Annotated[
+        int | None, typer.Option(help="Bytes to pack tables of buffers into; as low as can be without it.")
+    ] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds for each run.")] = 60.0,
     workers: Workers = 0,
     seed: Seed = 0,
@@ -68,13 +74,24 @@ def compare(
     \b
     Example:
       tilewright compare layer.json --solvers cpsat,greedy,unfused --time-limit 30 -o table.csv
+      tilewright compare buffers.csv --solvers packing,skyline,first-fit --time-limit 10
     """
+    tables = [path for path in paths if is_packing(path, None)]
+    if tables and len(tables) < len(paths):
+        raise InputError(f"{tables[0]} is a table of buffers and others are not; compare them in two commands")
+    if capacity is not None and not tables:
+        raise InputError("--capacity is for tables of buffers; leave it out")
+    solvers = solvers or ",".join(METHODS if tables else ("cpsat", "greedy", "unfused"))
     names = list(dict.fromkeys(name.strip() for name in solvers.split(",") if name.strip()))
     if not names:
         raise InputError(f"--solvers {solvers!r} names no solver; choose from {', '.join(api.solvers())}")
+    options = Options(time_limit_s=time_limit, workers=workers, seed=seed)  # refuses bad numbers before files are read
+    if tables:
+        threads = workers or available_workers()
+        compare_packings(paths, names, capacity, output, time_limit=options.time_limit_s, workers=threads, seed=seed)
+        return
     for name in names:
         find_solver(name)
-    Options(time_limit_s=time_limit, workers=workers, seed=seed)  # refuses bad numbers before files are read
     check_outputs([output], paths)
     instances = {str(path): api.load_instance(path) for path in paths}
     with ending_at_once():

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
-from instances.errors import InputError, InvalidScheduleError
+from instances.documents import write_text
+from instances.errors import InputError, InvalidScheduleError, NoScheduleError
 from instances.packing import faults, greatest_load, read_buffers, write_buffers
 from opt import api
-from opt.cli.display import show_lines
+from opt.cli.display import percent, show_lines, show_table
 from opt.cli.files import check_outputs
+from opt.packing_methods import check_method, run_method
 
 
 def is_packing(path: Path, format_name: str | None) -> bool:
@@ -78,6 +83,54 @@ def solve_packing(
 def _by(bound: int, load: int) -> str:
     """What proves a bound: what lives at one instant, or a search of all that is lower."""
     return "load" if bound == load else "search"
+
+
+def compare_packings(
+    paths: Sequence[Path],
+    methods: Sequence[str],
+    capacity: int | None,
+    output: Path | None,
+    *,
+    time_limit: float,
+    workers: int,
+    seed: int,
+) -> None:
+    """Put methods of packing side by side: height over the greatest load, bound, time."""
+    for name in methods:
+        check_method(name)
+    check_outputs([output], paths)
+    rows = []
+    for path in paths:
+        buffers = read_buffers(path)
+        load = greatest_load(buffers)[0]
+        runs = [run_method(name, buffers, capacity, time_limit, workers, seed) for name in methods]
+        best = max(run.bound for run in runs)
+        for run in runs:
+            if run.height is None:
+                status = "no packing"
+            elif capacity is not None:
+                status = "fits" if run.height <= capacity else f"{run.height - capacity} too high"
+            else:
+                status = "optimal" if run.height == best else "feasible"
+            over = None if run.height is None else run.height / load - 1
+            rows.append((str(path), run.method, run.height, run.bound, over, round(run.runtime_s, 3), status))
+    header = ("table", "method", "height", "bound", "over load", "time s", "status")
+    show_table(
+        header,
+        [
+            (path, method, "-" if height is None else f"{height}", f"{bound}", percent(over), f"{seconds:.2f}", status)
+            for path, method, height, bound, over, seconds, status in rows
+        ],
+        right=header[2:6],
+    )
+    if output is not None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([name.replace(" ", "_") for name in header])
+        writer.writerows(rows)
+        write_text(output, text.getvalue())
+    if all(row[2] is None for row in rows):
+        raise NoScheduleError("no method found a packing; raise --time-limit or choose other --solvers")
 
 
 def validate_packing(path: Path, solution: Path, capacity: int | None, *, as_json: bool) -> None:

@@ -14,7 +14,8 @@ def overlapping(blocks: list[Block], offsets: list[int]) -> bool:
     """Whether two blocks share an address at one time."""
     placed = list(zip(blocks, offsets, strict=True))
     return any(
-        a.meets(b) and x < y + b.size_bytes and y < x + a.size_bytes for (a, x), (b, y) in combinations(placed, 2)
+        a.start_ns < b.end_ns and b.start_ns < a.end_ns and x < y + b.size_bytes and y < x + a.size_bytes
+        for (a, x), (b, y) in combinations(placed, 2)
     )
 
 

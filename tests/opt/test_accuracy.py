@@ -70,7 +70,7 @@ def test_rows_are_read(table: Path) -> None:
     ("text", "why"),
     [
         ("op,chip,dtype,us\n", "line 1 lacks the column 'shapes'"),
-        (HEADER, "holds no rows"),
+        (HEADER, "holds no measured kernels"),
         ("", "line 1 lacks the column 'op'"),
         (HEADER + "matmul,a,float16,[],,fast,\n", "line 2: us is 'fast', not a positive number"),
         (HEADER + "matmul,a,float16,[],,0,\n", "line 2: us is '0'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def test_given_places_are_kept() -> None:
     offsets = opt.pack(asked, 20)
     assert offsets[2] == 8
     assert faults(asked, offsets, 20) == []
-    with pytest.raises(InfeasibleError, match="do not fit into 14 bytes, though no more than 12"):
+    with pytest.raises(
+        InfeasibleError, match=r"2 of 2 buffers do not fit into 14 bytes, though no more than 12 live .*: '0', 'given'"
+    ):
         opt.pack([*buffers((0, 4, 8)), Buffer(id="given", lower=0, upper=9, size=4, offset=7)], 14)
 
 
@@ -131,6 +134,23 @@ def test_commands(table: Path, tmp_path: Path) -> None:
 def test_command_without_a_capacity(table: Path) -> None:
     data = json.loads(tilewright("solve", table, "--json", "--time-limit", "20").out)
     assert (data["status"], data["objective"], data["bound"], data["capacity"]) == ("optimal", 20, 20, None)
+
+
+def test_methods_side_by_side(table: Path, tmp_path: Path) -> None:
+    """All four blocks take 20 bytes in every method; the table says so, and the CSV holds it."""
+    output = tmp_path / "methods.csv"
+    names = "packing,skyline,first-fit,omnimalloc:best_fit"
+    out = tilewright("compare", table, "--solvers", names, "--time-limit", "5", "-o", output)
+    assert out.code == 0
+    rows = list(csv.DictReader(output.open()))
+    assert [row["method"] for row in rows] == names.split(",")
+    assert {row["bound"] for row in rows} == {"20"}
+    assert rows[0]["status"] == "optimal"
+    assert all(int(row["height"]) >= 20 for row in rows)
+    fit = tilewright("compare", table, "--capacity", "20", "--time-limit", "5")
+    assert "fits" in fit.out
+    assert "packing method 'magic' is unknown" in fails(2, "compare", table, "--solvers", "magic")
+    assert "omnimalloc has no 'magic'" in fails(2, "compare", table, "--solvers", "omnimalloc:magic")
 
 
 def test_commands_refuse(table: Path, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_nothing_to_fit_to(tmp_path: Path) -> None:
     [
         ("", "line 1 lacks the column 'op'"),
         ("op,chip,dtype,us\n", "line 1 lacks the column 'shapes'"),
-        (HEADER, "holds no rows"),
+        (HEADER, "holds no measured kernels"),
         (HEADER + COPY + COPY.replace(",5,", ",soon,"), "line 3: us is 'soon'"),
     ],
 )
