@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from instances.documents import Frozen, first_problem, read_table, write_text
@@ -109,20 +111,24 @@ def read_buffers(path: str | Path) -> list[Buffer]:
     return found
 
 
-def write_buffers(buffers: Sequence[Buffer], offsets: Sequence[int], path: str | Path) -> None:
-    """The table of an answer: every buffer with its offset."""
+def write_buffers(buffers: Sequence[Buffer], offsets: Sequence[int] | None, path: str | Path) -> None:
+    """The table of an answer, every buffer with its offset; or of a question, where there are no offsets."""
     plain = Buffer(id="plain", lower=0, upper=1, size=1)
     used = [name for name in COLUMNS[4:-1] if any(getattr(buffer, name) != getattr(plain, name) for buffer in buffers)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS[:4], *used, "offset"])
-    for buffer, offset in zip(buffers, offsets, strict=True):
+    if offsets is None:
+        used += ["offset"] if any(buffer.offset is not None for buffer in buffers) else []
+    writer.writerow([*COLUMNS[:4], *used, *(["offset"] if offsets is not None else [])])
+    for i, buffer in enumerate(buffers):
         cells = {
             "alignment": buffer.alignment,
             "hint": -1 if buffer.hint is None else buffer.hint,
             "gaps": " ".join(str(gap) for gap in buffer.gaps),
+            "offset": "" if buffer.offset is None else buffer.offset,
         }
-        writer.writerow([buffer.id, buffer.lower, buffer.upper, buffer.size, *(cells[name] for name in used), offset])
+        answer = [] if offsets is None else [offsets[i]]
+        writer.writerow([buffer.id, buffer.lower, buffer.upper, buffer.size, *(cells[name] for name in used), *answer])
     write_text(path, text.getvalue())
 
 
@@ -149,6 +155,19 @@ def _gap(text: str, later: int) -> dict[str, int]:
         raise ValueError(f"gap {text[:60]!r} is none; write LOWER-UPPER or LOWER-UPPER@LOW:HIGH")
     lower, upper, low, high = (int(part or 0) for part in parts.groups())
     return {"lower": lower, "upper": upper + later, "low": low, "high": high}
+
+
+def random_buffers(count: int, longest: int, seed: int = 0) -> list[Buffer]:
+    """Buffers of 1 to 1,024 bytes that begin at any of ``count`` instants and live for 1 to ``longest``."""
+    if count < 1 or longest < 1:
+        raise InputError(f"{count} buffers that live for up to {longest}: give numbers above zero")
+    draw = random.Random(seed)
+    found = []
+    for i in range(count):
+        lower = draw.randrange(count)
+        upper = lower + draw.randint(1, longest)
+        found.append(Buffer(id=str(i), lower=lower, upper=upper, size=draw.randint(1, 1024)))
+    return found
 
 
 def greatest_load(buffers: Sequence[Buffer], alignment: int = 1) -> tuple[int, int]:
@@ -185,13 +204,13 @@ def faults(buffers: Sequence[Buffer], offsets: Sequence[int], capacity: int | No
         for buffer, offset in zip(buffers, offsets, strict=True)
         for lower, upper, low, high in buffer.spans()
     )
-    alive: list[tuple[int, int, int, int, str]] = []
-    for this in held:
-        alive = [other for other in alive if other[1] > this[0]]
-        for other in alive:
-            low, high = max(this[2], other[2]), min(this[3], other[3])
-            if low < high:
-                both = f"buffers {other[4]!r} and {this[4]!r}"
-                found.append(f"{both} overlap by {high - low} bytes from {low} on, at time {this[0]}")
-        alive.append(this)
+    begins, lows, highs = (np.array([span[field] for span in held], np.int64) for field in (0, 2, 3))
+    for i, (_, ends, low, high, name) in enumerate(held):
+        met = slice(i + 1, int(np.searchsorted(begins, ends)))  # what begins while this is held
+        for j in np.flatnonzero((lows[met] < high) & (highs[met] > low)) + i + 1:
+            begin, _, other_low, other_high, other = held[j]
+            bottom, top = max(low, other_low), min(high, other_high)
+            found.append(
+                f"buffers {name!r} and {other!r} overlap by {top - bottom} bytes from {bottom} on, at time {begin}"
+            )
     return found

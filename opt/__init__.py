@@ -14,6 +14,7 @@ _STARTED = time.monotonic()  # the command line's clock, before the imports belo
 from importlib import metadata  # noqa: E402
 
 from opt.api import (  # noqa: E402
+    ablate,
     cost,
     generate,
     load_instance,
@@ -35,6 +36,7 @@ from opt.replay import replay  # noqa: E402
 
 __all__ = [
     "__version__",
+    "ablate",
     "cost",
     "generate",
     "load_instance",

@@ -28,6 +28,7 @@ from solvers.registry import REGISTRY, Entry, find_solver
 
 if TYPE_CHECKING:
     from formulations.packing import Lowest
+    from solvers.ablation import Ablation
 
 DEFAULT_MACHINE = "ascend910b2"
 """The chip of an instance where none is named."""
@@ -427,6 +428,30 @@ def _check_left_out(families: frozenset[str]) -> None:
     for family in sorted(families):
         if family not in known:
             raise InputError(f"constraint family {family!r} cannot be left out; choose from {', '.join(known)}")
+
+
+def ablate(
+    instance: Instance,
+    families: Iterable[str] = (),
+    *,
+    time_limit: float = 60.0,
+    workers: int = 0,
+    seed: int = 0,
+    gap: float = 0.0,
+    on_run: Callable[[Ablation], None] | None = None,
+) -> list[Ablation]:
+    """The joint model on CP-SAT with all its constraint families, then without each of ``families`` (default: any).
+
+    ``time_limit`` is each run's, in seconds; a run ends early where its own relative gap is at most ``gap``.
+    """
+    from formulations.joint import FAMILIES
+    from solvers.ablation import ablate as run
+
+    chosen = list(families) or list(FAMILIES)
+    for family in chosen:
+        if family not in FAMILIES:
+            raise InputError(f"constraint family {family!r} is unknown; choose from {', '.join(FAMILIES)}")
+    return run(instance, chosen, Options(time_limit_s=time_limit, workers=workers, seed=seed, gap=gap), on_run)
 
 
 def _check_warm_start(instance: Instance, schedule: Schedule) -> None:

@@ -50,7 +50,7 @@ def solve_cpsat(instance: Instance, options: Options) -> Result:
         best = options.warm_start
         progress.objective(best.latency_ns, "warm start")
     quick = _Relaxing(facts, None, ANNEAL_SHARE * options.remaining_s + 1.0)
-    annealed = _anneal(facts, options, greedy, best, bounds)
+    annealed = anneal(facts, options, greedy, best, bounds)
     if annealed.latency_ns < best.latency_ns:
         best = annealed
         progress.objective(best.latency_ns, "annealing")
@@ -65,7 +65,7 @@ def solve_cpsat(instance: Instance, options: Options) -> Result:
     return Result(best, options.elapsed_s, options.worker_count, options.seed, tuple(progress.events))
 
 
-def _anneal(facts: Facts, options: Options, greedy: Schedule, best: Schedule, bounds: dict[str, int]) -> Schedule:
+def anneal(facts: Facts, options: Options, greedy: Schedule, best: Schedule, bounds: dict[str, int]) -> Schedule:
     """Annealing from the greedy cover for a share of the time; the better of its result and ``best``."""
     annealer = Annealer(facts, options.seed)
     seconds = min(ANNEAL_MOST_S, ANNEAL_SHARE * options.remaining_s)

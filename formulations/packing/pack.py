@@ -103,14 +103,15 @@ def find_lowest(
     """
     whole = aligned(blocks, alignment)
     _, unit = scaled(whole)
-    offsets = lowest_fit(whole)
-    if offsets is None:
-        raise ValueError("given places contradict each other")
-    best, bound = height(whole, offsets), max(load, _least_height(whole))
+    bound = max(load, _least_height(whole))
     large = len(blocks) > PLAIN_SEARCH
-    learnt = learn(whole, bound, _NO_END if large else LEARN_ROUNDS, deadline) if bound < best else None
-    if learnt is not None and height(whole, learnt) < best:
-        best, offsets = height(whole, learnt), learnt
+    offsets = learn(whole, bound, _NO_END if large else LEARN_ROUNDS, deadline)
+    if offsets is None or (not large and height(whole, offsets) > bound):
+        fits = lowest_fit(whole)
+        if fits is None:
+            raise ValueError("given places contradict each other")
+        offsets = min((each for each in (fits, offsets) if each), key=lambda each: height(whole, each), default=fits)
+    best = height(whole, offsets)
     aim, tried = bound, bound - 1  # no more is asked for up to ``tried`` for now
     while bound < best and not large and (left := deadline - time.monotonic()) > 0:
         found = find_packing(whole, aim, 1, time.monotonic() + left / 2, workers, seed)

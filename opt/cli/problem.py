@@ -1,4 +1,4 @@
-"""The command that makes instances."""
+"""The commands that make questions: instances, and tables of buffers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from instances.build import MAX_GROUP
 from instances.generate import Phase, Precision
+from instances.packing import random_buffers, write_buffers
 from opt import api
 from opt.cli.app import app
 from opt.cli.display import show_lines, size
@@ -71,3 +72,20 @@ def generate(
         ("file", f"{output}, {size(output.stat().st_size)}"),
     ]
     show_lines(lines, err=True)
+
+
+@app.command()
+def buffers(
+    count: Annotated[int, typer.Argument(help="How many.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="CSV file to write.")],
+    longest: Annotated[int | None, typer.Option(help="Longest lifetime; default a tenth of all instants.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+) -> None:
+    """Make a table of random buffers, to pack.
+
+    \b
+    Example:
+      tilewright buffers 10000 -o buffers.csv && tilewright solve buffers.csv --time-limit 10
+    """
+    check_outputs([output])
+    write_buffers(random_buffers(count, longest or max(1, count // 10), seed), None, output)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import opt
 from instances.errors import InfeasibleError, InputError
-from instances.packing import Buffer, faults, greatest_load
+from instances.packing import Buffer, faults, greatest_load, random_buffers, read_buffers
 from tests.opt.test_cli import fails, tilewright
 
 TABLE = "id,lower,upper,size\na,0,4,8\nb,2,6,8\nc,5,9,8\nd,0,9,4\n"
@@ -134,6 +134,20 @@ def test_commands(table: Path, tmp_path: Path) -> None:
 def test_command_without_a_capacity(table: Path) -> None:
     data = json.loads(tilewright("solve", table, "--json", "--time-limit", "20").out)
     assert (data["status"], data["objective"], data["bound"], data["capacity"]) == ("optimal", 20, 20, None)
+
+
+def test_random_tables(tmp_path: Path) -> None:
+    """Drawn by seed; what is written is read as it was drawn, and packs."""
+    path, again = tmp_path / "random.csv", tmp_path / "again.csv"
+    assert tilewright("buffers", "200", "--longest", "20", "-o", path).code == 0
+    assert tilewright("buffers", "200", "--longest", "20", "-o", again).code == 0
+    assert path.read_text() == again.read_text()
+    found = read_buffers(path)
+    assert found == random_buffers(200, 20)
+    assert max(buffer.upper - buffer.lower for buffer in found) <= 20
+    data = json.loads(tilewright("solve", path, "--time-limit", "10", "--json").out)
+    assert data["gap"] < 0.03
+    assert "give numbers above zero" in fails(2, "buffers", "0", "-o", path)
 
 
 def test_methods_side_by_side(table: Path, tmp_path: Path) -> None:

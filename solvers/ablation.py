@@ -1,0 +1,78 @@
+"""What each family of constraints is worth: the joint model with all of them, and without one at a time.
+
+CP-SAT alone decides here, on a horizon and hint that are the same in every run, without the bounds that other arguments
+prove: so that a difference is that family's. Without a family that decides (``cores``, ``addresses``, ...) the model is
+a relaxation, and its objective no schedule's latency.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from ortools.sat.python import cp_model
+
+from formulations.facts import Facts
+from formulations.joint import FAMILIES, REDUNDANT, JointModel
+from formulations.joint_answers import hint
+from instances.instance import Instance
+from instances.schedule import Schedule
+from solvers.bounds import quick_bounds
+from solvers.cpsat import anneal
+from solvers.interface import Options
+from solvers.sequential import greedy_schedule
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """CP-SAT without one family (``""``: with all): objective and bound in ns, and seconds of the run.
+
+    ``closed`` where objective and bound met within the time; ``decides`` where the family is no redundant one.
+    """
+
+    family: str
+    objective_ns: int
+    bound_ns: int
+    runtime_s: float
+    closed: bool
+    decides: bool
+
+
+def ablate(
+    instance: Instance,
+    families: Iterable[str],
+    options: Options,
+    on_run: Callable[[Ablation], None] | None = None,
+) -> list[Ablation]:
+    """The model with all families first, then without each of ``families``; ``time_limit_s`` is one run's.
+
+    Raises :class:`ValueError` for a family that there is none of.
+    """
+    facts = Facts(instance)
+    bounds = quick_bounds(facts, 0.0)
+    greedy = greedy_schedule(facts, bounds)
+    start = anneal(facts, replace(options, started=time.monotonic()), greedy, greedy, bounds)
+    found = []
+    for family in ("", *families):
+        found.append(_run(instance, start, family, options))
+        if on_run:
+            on_run(found[-1])
+    return found
+
+
+def _run(instance: Instance, start: Schedule, family: str, options: Options) -> Ablation:
+    began = time.monotonic()
+    model = JointModel(instance, start.latency_ns, {family} if family else ())
+    hint(model, start)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = options.worker_count
+    solver.parameters.random_seed = options.seed
+    solver.parameters.relative_gap_limit = options.gap
+    solver.parameters.max_time_in_seconds = max(0.05, options.time_limit_s - (time.monotonic() - began))
+    status = solver.solve(model.model)
+    closed = status == cp_model.OPTIMAL
+    found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
+    objective = round(solver.objective_value) if found else start.latency_ns
+    bound = max(0, round(solver.best_objective_bound))
+    return Ablation(family, objective, bound, time.monotonic() - began, closed, family in set(FAMILIES) - REDUNDANT)
