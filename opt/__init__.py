@@ -21,14 +21,13 @@ from opt.api import (  # noqa: E402
     load_schedule,
     machines,
     models,
-    pack,
-    pack_lowest,
     report,
     save,
     solve,
     solvers,
     trace,
 )
+from opt.packing import pack, pack_lowest  # noqa: E402
 
 # After the sub-package of the same name is loaded: the attribute `opt.replay` is the function, and
 # `from opt.replay import ...` still finds the sub-package.

@@ -14,9 +14,9 @@ import typer
 from instances.documents import write_text
 from instances.errors import InputError, InvalidScheduleError, NoScheduleError
 from instances.packing import faults, greatest_load, read_buffers, write_buffers
-from opt import api
 from opt.cli.display import percent, show_lines, show_table
 from opt.cli.files import check_outputs
+from opt.packing import pack, pack_lowest
 from opt.packing_methods import check_method, run_method
 
 
@@ -45,10 +45,10 @@ def solve_packing(
     left = max(0.0, time_limit - (time.monotonic() - started))
     load, instant = greatest_load(buffers)
     if capacity is None:
-        lowest = api.pack_lowest(buffers, time_limit=left, workers=workers, seed=seed)
+        lowest = pack_lowest(buffers, time_limit=left, workers=workers, seed=seed)
         offsets, bound = lowest.offsets, lowest.bound
     else:
-        offsets, bound = api.pack(buffers, capacity, time_limit=left, workers=workers, seed=seed), load
+        offsets, bound = pack(buffers, capacity, time_limit=left, workers=workers, seed=seed), load
     height = max(offset + buffer.size for offset, buffer in zip(offsets, buffers, strict=True))
     if output is not None:
         write_buffers(buffers, offsets, output)
