@@ -17,13 +17,17 @@ from instances.schedule import Schedule
 from solvers.anneal import Annealer
 from solvers.bounds import prove, quick_bounds, relaxation_bound
 from solvers.interface import Event, Options, Result
+from solvers.periodic import anneal_periodic
 from solvers.sequential import greedy_schedule
 
-RESERVE_S = 0.5
-"""Seconds kept back for reading the answer back, replaying it and writing it."""
+RESERVE_S, RESERVE_S_PER_OPERATOR = 0.5, 0.0015
+"""Seconds kept back for reading the answer back, replaying it and writing it: for any, and for each operator."""
 
 ANNEAL_SHARE, ANNEAL_MOST_S = 0.2, 10.0
 """Share of the remaining time that annealing gets, and its most."""
+
+PERIODIC_SHARE = 0.5
+"""Share of the remaining time in which the blocks of a large model are annealed together, before that."""
 
 RELAX_PATIENCE = 0.1
 """Share of the remaining time that is spent waiting for the quick relaxation after annealing."""
@@ -56,7 +60,7 @@ def solve_cpsat(instance: Instance, options: Options) -> Result:
         progress.objective(best.latency_ns, "annealing")
     _strengthen(bounds, min(best.latency_ns, quick.result(RELAX_PATIENCE * options.remaining_s)))
     progress.bound(max(bounds.values()), "relaxation")
-    worthwhile = options.remaining_s > RESERVE_S + MODEL_S_PER_OPERATOR * len(facts.order)
+    worthwhile = options.remaining_s > _reserve_s(facts) + MODEL_S_PER_OPERATOR * len(facts.order)
     if worthwhile and max(bounds.values()) < (1 - options.gap) * best.latency_ns:
         best = _search(facts, best, bounds, options, progress)
     proof = prove(facts, "cpsat", best.latency_ns, bounds)
@@ -66,11 +70,20 @@ def solve_cpsat(instance: Instance, options: Options) -> Result:
 
 
 def anneal(facts: Facts, options: Options, greedy: Schedule, best: Schedule, bounds: dict[str, int]) -> Schedule:
-    """Annealing from the greedy cover for a share of the time; the better of its result and ``best``."""
+    """Annealing from the greedy cover for a share of the time; the better of its result and ``best``.
+
+    Large models with repeated blocks are annealed block by block first, all blocks alike.
+    """
     annealer = Annealer(facts, options.seed)
-    seconds = min(ANNEAL_MOST_S, ANNEAL_SHARE * options.remaining_s)
     number = {candidate.operators: g for g, candidate in enumerate(facts.instance.candidates)}
-    first = annealer.first_state(frozenset(number[kernel.operators] for kernel in greedy.kernels))
+    groups = frozenset(number[kernel.operators] for kernel in greedy.kernels)
+    first = annealer.first_state(groups)
+    if facts.large:
+        unrolled = anneal_periodic(facts, groups, PERIODIC_SHARE * options.remaining_s, options, bounds)
+        if unrolled is not None:
+            first = unrolled[0]
+            best = min(best, unrolled[2], key=lambda schedule: schedule.latency_ns)
+    seconds = min(ANNEAL_MOST_S, ANNEAL_SHARE * options.remaining_s)
     improved = annealer.improve(first, seconds, options)
     schedule = annealer.schedule(*improved, bounds) if improved else None
     return schedule if schedule is not None and schedule.latency_ns < best.latency_ns else best
@@ -80,6 +93,11 @@ def _strengthen(bounds: dict[str, int], relaxation_ns: int) -> None:
     """Enter what the relaxation has proven, if anything."""
     if relaxation_ns > 0:
         bounds["relaxation"] = max(relaxation_ns, bounds.get("relaxation", 0))
+
+
+def _reserve_s(facts: Facts) -> float:
+    """Seconds to keep back."""
+    return RESERVE_S + RESERVE_S_PER_OPERATOR * len(facts.order)
 
 
 class _Relaxing:
@@ -121,12 +139,13 @@ def _search(facts: Facts, best: Schedule, bounds: dict[str, int], options: Optio
             options.log(f"no hint: {error}")
     run = _Run(model, options, progress)
     relaxing: _Relaxing | None = None
-    if options.deterministic_limit is None and options.remaining_s > 2 * RESERVE_S:
-        seconds = options.remaining_s - 2 * RESERVE_S
+    reserve = _reserve_s(facts)
+    if options.deterministic_limit is None and options.remaining_s > 2 * reserve:
+        seconds = options.remaining_s - 2 * reserve
         relaxing = _Relaxing(facts, best.latency_ns, seconds, run.bound_proven)
     decisions = run.solve()
     if relaxing is not None:
-        patience = 0.0 if run.closed else max(0.0, options.remaining_s - RESERVE_S / 2)
+        patience = 0.0 if run.closed else max(0.0, options.remaining_s - reserve / 2)
         _strengthen(bounds, min(best.latency_ns, relaxing.result(patience)))
     if run.proven_ns > 0:
         bounds["cp-sat"] = run.proven_ns
@@ -169,7 +188,7 @@ class _Run:
         parameters.num_workers = options.worker_count
         parameters.random_seed = options.seed
         parameters.relative_gap_limit = options.gap
-        parameters.max_time_in_seconds = max(0.05, options.remaining_s - RESERVE_S)
+        parameters.max_time_in_seconds = max(0.05, options.remaining_s - _reserve_s(self._model.facts))
         if options.deterministic_limit is not None:
             parameters.max_deterministic_time = options.deterministic_limit
         if options.log:
