@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from pydantic import ValidationError
-
 from formulations.facts import Facts
 from instances.graph import Operator
 from instances.instance import Instance
@@ -82,10 +80,14 @@ def find_repetition(facts: Facts) -> Repetition | None:
 class Periodic:
     """The short instance of one with repeated blocks, and the way from its states to those of the whole.
 
-    Raises :class:`ValueError` where the blocks cannot be cut out (one reads from another than the one before it).
+    Raises :class:`ValueError` or :class:`KeyError` where the blocks cannot be cut out (one reads from another than the
+    one before it, or an operator has no kernel of its own for where groups of two blocks do not meet).
     """
 
     def __init__(self, facts: Facts, repetition: Repetition) -> None:
+        alone = {c.operators[0] for c in facts.instance.candidates if len(c.operators) == 1}
+        if not alone.issuperset(facts.order):
+            raise ValueError("an operator has no kernel of its own")
         self.facts = facts
         self.repetition = repetition
         self.removed = (repetition.count - KEPT) * repetition.period
@@ -255,7 +257,7 @@ def anneal_periodic(
         return None
     try:
         periodic = Periodic(facts, repetition)
-    except (ValueError, ValidationError, KeyError):
+    except (ValueError, KeyError):
         return None
     short, whole = _LevelAnnealer(periodic, options.seed), Annealer(facts, options.seed)
     cover = _short_cover(periodic, groups)

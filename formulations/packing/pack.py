@@ -16,8 +16,8 @@ LEARN_ROUNDS = 12
 ONE_TRIAL_S = 0.3
 """Seconds for whether a conflict remains without some of its blocks."""
 
-PLAIN_SEARCH = 2_000
-"""Blocks above which the exact search is a waste: one model takes longer than all that can be expected of it."""
+MOST_SEARCHED = 2_000
+"""Blocks up to which least height is searched for: above, one model takes longer than is to be expected of it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def find_lowest(
     whole = aligned(blocks, alignment)
     _, unit = scaled(whole)
     bound = max(load, _least_height(whole))
-    large = len(blocks) > PLAIN_SEARCH
+    large = len(blocks) > MOST_SEARCHED
     offsets = learn(whole, bound, _NO_END if large else LEARN_ROUNDS, deadline)
     if offsets is None or (not large and height(whole, offsets) > bound):
         fits = lowest_fit(whole)

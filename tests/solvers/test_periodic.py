@@ -65,6 +65,15 @@ def test_the_short_instance_is_one_of_the_model_with_fewer_layers(model: Instanc
     assert shapes(short) == shapes(other)
 
 
+def test_blocks_that_cannot_be_cut_out_are_left_alone(model: Instance) -> None:
+    """Without a kernel of its own for one operator there is no unrolling, and no error."""
+    lone = model.graph.operators[5].name
+    fewer = model.model_copy(update={"candidates": tuple(c for c in model.candidates if c.operators != (lone,))})
+    facts = Facts(fewer)
+    options = Options(time_limit_s=1000, deterministic_limit=1.0, workers=1)
+    assert anneal_periodic(facts, frozenset(), 1.0, options, {"hbm_traffic": 1}) is None
+
+
 def test_what_is_unrolled_replays_and_is_better_than_greedy(model: Instance) -> None:
     facts = Facts(model)
     bounds = quick_bounds(facts, 1.0)
