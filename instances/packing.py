@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from instances.documents import Frozen, first_problem, read_table, write_text
@@ -199,6 +198,8 @@ def faults(buffers: Sequence[Buffer], offsets: Sequence[int], capacity: int | No
             found.append(f"{name} is {offset % buffer.alignment} bytes past a multiple of {buffer.alignment}")
         if buffer.offset is not None and offset != buffer.offset:
             found.append(f"{name} is given a place of its own, {buffer.offset}")
+    import numpy as np  # here, so that no command waits for it that packs nothing
+
     held = sorted(
         (lower, upper, offset + low, offset + high, buffer.id)
         for buffer, offset in zip(buffers, offsets, strict=True)

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from formulations.packing import Block, blocks_of, find_lowest, find_packing
-from formulations.packing.heuristics import learn, lowest_fit
 from instances.errors import InputError
 from instances.packing import Buffer, faults, greatest_load
 
@@ -56,7 +54,7 @@ def run_method(
     if name.startswith(RIVALS):
         offsets, bound = _rival(name.removeprefix(RIVALS), buffers, time_limit), load
     else:
-        offsets, bound = _own(name, blocks_of(buffers), load, capacity, started + time_limit, workers, seed)
+        offsets, bound = _own(name, buffers, load, capacity, started + time_limit, workers, seed)
     runtime = time.monotonic() - started
     if offsets is None or faults(buffers, offsets):
         return PackingRun(name, None, bound, runtime)
@@ -65,8 +63,12 @@ def run_method(
 
 
 def _own(
-    name: str, blocks: Sequence[Block], load: int, capacity: int | None, deadline: float, workers: int, seed: int
+    name: str, buffers: Sequence[Buffer], load: int, capacity: int | None, deadline: float, workers: int, seed: int
 ) -> tuple[list[int] | None, int]:
+    from formulations.packing import blocks_of, find_lowest, find_packing
+    from formulations.packing.heuristics import learn, lowest_fit
+
+    blocks = blocks_of(buffers)
     if name == "first-fit":
         return lowest_fit(blocks), load
     if name == "skyline":

@@ -126,18 +126,16 @@ def cliques(held: Sequence[Piece]) -> list[list[int]]:
     found: list[list[int]] = []
     alive: set[int] = set()
     ends = sorted(range(len(held)), key=lambda i: held[i].end)
-    gone, grown = 0, False
+    gone = 0
     for i in sorted(range(len(held)), key=lambda i: held[i].start):
         leaving = []
         while held[ends[gone]].end <= held[i].start:
             leaving.append(ends[gone])
             gone += 1
-        if leaving and grown:
+        if leaving:  # the set that was alive is maximal: its last one came before any of it went
             found.append(sorted(alive))
-        grown = grown and not leaving
         alive.difference_update(leaving)
         alive.add(i)
-        grown = True
     return [*found, sorted(alive)] if alive else found
 
 
