@@ -185,6 +185,11 @@ def greatest_load(buffers: Sequence[Buffer], alignment: int = 1) -> tuple[int, i
     return most, when
 
 
+def height(buffers: Sequence[Buffer], offsets: Sequence[int]) -> int:
+    """End of the highest buffer (bytes)."""
+    return max((offset + buffer.size for buffer, offset in zip(buffers, offsets, strict=True)), default=0)
+
+
 def faults(buffers: Sequence[Buffer], offsets: Sequence[int], capacity: int | None = None) -> list[str]:
     """What is wrong with a packing: one sentence for each misplaced buffer and each overlap, with place and amount."""
     found = []

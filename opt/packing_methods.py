@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from instances.errors import InputError
-from instances.packing import Buffer, faults, greatest_load
+from instances.packing import Buffer, faults, greatest_load, height
 
 METHODS = ("packing", "skyline", "first-fit")
 """Our own: all that there is; the skyline with learnt priorities alone; the best of four orders of first fit."""
@@ -58,8 +58,7 @@ def run_method(
     runtime = time.monotonic() - started
     if offsets is None or faults(buffers, offsets):
         return PackingRun(name, None, bound, runtime)
-    reached = max(offset + buffer.size for offset, buffer in zip(offsets, buffers, strict=True))
-    return PackingRun(name, reached, bound, runtime)
+    return PackingRun(name, height(buffers, offsets), bound, runtime)
 
 
 def _own(
@@ -72,7 +71,7 @@ def _own(
     if name == "first-fit":
         return lowest_fit(blocks), load
     if name == "skyline":
-        return learn(blocks, load if capacity is None else capacity, 1 << 30, deadline), load
+        return learn(blocks, load if capacity is None else capacity, None, deadline), load
     if capacity is not None:
         return find_packing(blocks, capacity, 1, deadline, workers, seed).offsets, load
     found = find_lowest(blocks, 1, load, deadline, workers, seed)

@@ -82,7 +82,7 @@ def anneal(facts: Facts, options: Options, greedy: Schedule, best: Schedule, bou
         unrolled = anneal_periodic(facts, groups, PERIODIC_SHARE * options.remaining_s, options, bounds)
         if unrolled is not None:
             first = unrolled[0]
-            best = min(best, unrolled[2], key=lambda schedule: schedule.latency_ns)
+            best = min(best, unrolled[1], key=lambda schedule: schedule.latency_ns)
     seconds = min(ANNEAL_MOST_S, ANNEAL_SHARE * options.remaining_s)
     improved = annealer.improve(first, seconds, options)
     schedule = annealer.schedule(*improved, bounds) if improved else None

@@ -18,7 +18,7 @@ from instances.graph import Operator
 from instances.instance import Instance
 from instances.kernels import Candidate
 from instances.schedule import Schedule
-from solvers.anneal import Annealer, Outcome, State
+from solvers.anneal import Annealer, State
 from solvers.interface import Options
 
 LEAST_BLOCKS = 4
@@ -247,7 +247,7 @@ class _LevelAnnealer(Annealer):
 
 def anneal_periodic(
     facts: Facts, groups: frozenset[int], seconds: float, options: Options, bounds: dict[str, int]
-) -> tuple[State, Outcome, Schedule] | None:
+) -> tuple[State, Schedule] | None:
     """The best schedule of the whole that unrolls from annealed blocks, with its state; ``None`` without blocks.
 
     ``groups`` is a cover of the whole to start from.
@@ -262,7 +262,7 @@ def anneal_periodic(
     short, whole = _LevelAnnealer(periodic, options.seed), Annealer(facts, options.seed)
     cover = _short_cover(periodic, groups)
     state = periodic.level(short.first_state(cover))
-    best: tuple[State, Outcome, Schedule] | None = None
+    best: tuple[State, Schedule] | None = None
     for share in PHASES:
         improved = short.improve(state, share * seconds, options)
         if improved is None:
@@ -270,10 +270,10 @@ def anneal_periodic(
         state = improved[0]
         unrolled = periodic.unroll(state)
         outcome = whole.decode(unrolled)
-        if outcome is not None and (best is None or outcome.latency < best[1].latency):
+        if outcome is not None and (best is None or outcome.latency < best[1].latency_ns):
             schedule = whole.schedule(unrolled, outcome, bounds)
             if schedule is not None:
-                best = (unrolled, outcome, schedule)
+                best = (unrolled, schedule)
     return best
 
 

@@ -14,6 +14,7 @@ instant still has to hold, and refusing a block that would exceed it, leaves 1 t
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -90,8 +91,8 @@ def _lowest_free(since: Ints, until: Ints, block: Block) -> int | None:
     return int(reached[at])
 
 
-def learn(blocks: Sequence[Block], aim: int, rounds: int, deadline: float) -> list[int] | None:
-    """The lowest of what ``rounds`` skylines give, each with priorities learnt from those before it.
+def learn(blocks: Sequence[Block], aim: int, rounds: int | None, deadline: float) -> list[int] | None:
+    """The lowest of what ``rounds`` skylines give (``None``: any number), each learning from those before it.
 
     It is over where one is as low as ``aim``, or at ``deadline`` (of ``time.monotonic``). Blocks are plain (no given
     place, held whole); ``None`` where they are not, or where there is no time for a first round.
@@ -112,7 +113,7 @@ def learn(blocks: Sequence[Block], aim: int, rounds: int, deadline: float) -> li
     lives = np.column_stack([first, last]).ravel()
     best: list[int] | None = None
     lowest = _NEVER
-    for done in range(rounds):
+    for done in itertools.count() if rounds is None else range(rounds):
         if time.monotonic() > deadline:
             break
         priority = np.maximum.reduceat(critical, lives)[::2]

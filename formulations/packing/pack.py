@@ -105,7 +105,7 @@ def find_lowest(
     _, unit = scaled(whole)
     bound = max(load, _least_height(whole))
     large = len(blocks) > MOST_SEARCHED
-    offsets = learn(whole, bound, _NO_END if large else LEARN_ROUNDS, deadline)
+    offsets = learn(whole, bound, None if large else LEARN_ROUNDS, deadline)
     if offsets is None or (not large and height(whole, offsets) > bound):
         fits = lowest_fit(whole)
         if fits is None:
@@ -126,9 +126,6 @@ def find_lowest(
             tried = bound - 1  # all that is left is to ask again for longer
         aim = max(bound, (tried + best) // 2 // unit * unit)
     return Lowest(offsets, best, min(bound, best))
-
-
-_NO_END = 1 << 30
 
 
 def _least_height(blocks: Sequence[Block]) -> int:

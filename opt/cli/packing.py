@@ -13,7 +13,7 @@ import typer
 
 from instances.documents import write_text
 from instances.errors import InputError, InvalidScheduleError, NoScheduleError
-from instances.packing import faults, greatest_load, read_buffers, write_buffers
+from instances.packing import faults, greatest_load, height, read_buffers, write_buffers
 from opt.cli.display import percent, show_lines, show_table
 from opt.cli.files import check_outputs
 from opt.packing import pack, pack_lowest
@@ -49,7 +49,7 @@ def solve_packing(
         offsets, bound = lowest.offsets, lowest.bound
     else:
         offsets, bound = pack(buffers, capacity, time_limit=left, workers=workers, seed=seed), load
-    height = max(offset + buffer.size for offset, buffer in zip(offsets, buffers, strict=True))
+    reached = height(buffers, offsets)
     if output is not None:
         write_buffers(buffers, offsets, output)
     runtime = time.monotonic() - started
@@ -57,7 +57,7 @@ def solve_packing(
         written = "" if output is None else f", written to {output}"
         lines = [
             ("buffers", f"{len(buffers)}{written}"),
-            ("height", f"{height} bytes" + ("" if capacity is None else f" of {capacity}")),
+            ("height", f"{reached} bytes" + ("" if capacity is None else f" of {capacity}")),
             ("bound", f"{bound} bytes by {_by(bound, load)} ({load} bytes live at time {instant})"),
             ("checked", "no two overlap, all aligned, none beyond the capacity"),
             ("time", f"{runtime:.2f} s"),
@@ -65,11 +65,11 @@ def solve_packing(
         show_lines(lines, err=True)
     if as_json:
         answer = {
-            "status": "optimal" if height == bound else "feasible",
-            "objective": height,
+            "status": "optimal" if reached == bound else "feasible",
+            "objective": reached,
             "bound": bound,
             "bound_by": _by(bound, load),
-            "gap": (height - bound) / height,
+            "gap": (reached - bound) / reached,
             "runtime_s": runtime,
             "solver": "packing",
             "workers": workers,
@@ -142,15 +142,15 @@ def validate_packing(path: Path, solution: Path, capacity: int | None, *, as_jso
     offsets = [given[buffer.id].offset or 0 for buffer in asked]
     wrong = faults(asked, offsets, capacity)
     wrong += [f"buffer {name!r} is not in the problem" for name in given if name not in {b.id for b in asked}]
-    height = max(offset + buffer.size for offset, buffer in zip(offsets, asked, strict=True))
+    reached = height(asked, offsets)
     if as_json:
-        typer.echo(json.dumps({"valid": not wrong, "height": height, "violations": wrong}))
+        typer.echo(json.dumps({"valid": not wrong, "height": reached, "violations": wrong}))
     elif wrong:
         for sentence in wrong:
             typer.echo(sentence)
     else:
         load, instant = greatest_load(asked)
-        lines = [("verdict", "valid: no two overlap"), ("height", f"{height} bytes; {load} live at time {instant}")]
+        lines = [("verdict", "valid: no two overlap"), ("height", f"{reached} bytes; {load} live at time {instant}")]
         show_lines(lines, err=False)
     if wrong:
         raise InvalidScheduleError(f"{solution}: is invalid, {len(wrong)} faults; solve the problem anew")
