@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pulp
@@ -38,6 +39,20 @@ SHARED = {"cube_work": "aic", "vector_work": "aiv", "l2_work": "l2_permille"}
 """Arguments about a shared resource, and the field of the tiling that says how much of it a kernel holds."""
 
 
+@dataclass(frozen=True)
+class Relaxed:
+    """What a programme proves and would choose.
+
+    ``bound_ns`` is ``None`` where nothing was proven in time; ``chosen`` maps candidates to implementations and is
+    empty where no solution was found; ``start_ns`` is each operator's.
+    """
+
+    bound_ns: int | None
+    chosen: dict[int, int] = field(default_factory=dict)
+    moved: frozenset[str] = frozenset()
+    start_ns: dict[str, float] = field(default_factory=dict)
+
+
 class Relaxation:
     """The programmes of one instance."""
 
@@ -48,26 +63,36 @@ class Relaxation:
 
     def bound(self, argument: str, time_limit_s: float = 20.0) -> int | None:
         """Lower bound of the latency (ns) by one of :data:`ARGUMENTS`; ``None`` where nothing was proven in time."""
-        value = self._solve(argument, time_limit_s)
-        return None if value is None else max(0, math.ceil(value * (1 - 1e-6) - 1))
+        return self.solve(argument, time_limit_s).bound_ns
 
-    def _solve(self, argument: str, time_limit_s: float) -> float | None:
+    def solve(self, argument: str, time_limit_s: float) -> Relaxed:
+        """The bound by one of :data:`ARGUMENTS`, and what the programme would choose."""
         problem = pulp.LpProblem("relaxation", pulp.LpMinimize)
         latency = problem.add_variable("C", lowBound=0)
         problem += latency
         x = self._cover(problem)
+        moved: dict[str, pulp.LpVariable] = {}
+        start: dict[str, pulp.LpVariable] = {}
         if argument in SHARED:
             work = self._work(x, SHARED[argument])
             problem += pulp.lpSum(work) <= latency
         if argument == "critical_path":
-            self._precedence(problem, latency, self._least(x))
+            start, _ = self._precedence(problem, latency, self._least(x))
         if argument == "relaxation":
-            self._channel(problem, latency, x)
+            start, moved = self._channel(problem, latency, x)
         # presolve stays off: that of HiGHS 1.14.0 cuts off optima (its issues 3043, 3073, 3094); here it saves nothing
         solver = pulp.HiGHS(msg=False, timeLimit=max(0.1, time_limit_s), threads=1, gapRel=0.0, presolve="off")
         problem.solve(solver)
         proven = float(problem.solverModel.getInfo().mip_dual_bound)
-        return proven if math.isfinite(proven) else None
+        bound = max(0, math.ceil(proven * (1 - 1e-6) - 1)) if math.isfinite(proven) else None
+        if any(variable.value() is None for variable in x.values()):
+            return Relaxed(bound)
+        return Relaxed(
+            bound,
+            {g: i for (g, i), variable in x.items() if variable.value() > 0.5},
+            frozenset(t for t, variable in moved.items() if variable.value() > 0.5),
+            {name: variable.value() for name, variable in start.items()},
+        )
 
     def _cover(self, problem: pulp.LpProblem) -> dict[tuple[int, int], pulp.LpVariable]:
         """x[g,i] binary, with every operator covered once."""
@@ -136,8 +161,8 @@ class Relaxation:
 
     def _channel(
         self, problem: pulp.LpProblem, latency: pulp.LpVariable, x: dict[tuple[int, int], pulp.LpVariable]
-    ) -> None:
-        """Streams lengthen kernels, moves precede their readers, and all share the channel.
+    ) -> tuple[dict[str, pulp.LpVariable], dict[str, pulp.LpVariable]]:
+        """Streams lengthen kernels, moves precede their readers, and all share the channel; starts, and what is moved.
 
         Each source is streamed by the kernel of each of its readers or moved; outputs are written in a phase or
         moved. Before and after each operator the channel must have time for what belongs there.
@@ -205,6 +230,7 @@ class Relaxation:
                 holders = facts.instance.candidates_of
                 of_u = [] if u is None else [durations[g] for g in holders[u] if v is None or g not in holders[v]]
                 problem += pulp.lpSum(work[g] for g in between) + pulp.lpSum(of_u) + since <= until
+        return start, moved
 
     def _no_overlap(
         self,

@@ -22,8 +22,8 @@ from instances.library import DTYPES, KERNELS, Request, Unmodelled, parse_attrib
 from instances.machine import Machine, load_machine, machine_names
 from instances.schedule import Proof, Schedule, Status
 from opt.replay import Replay, replay
-from solvers.interface import Event, Options, Result
-from solvers.registry import REGISTRY, Entry, find_solver
+from solvers.interface import Listener, Options, Result
+from solvers.registry import DEFAULT_SOLVER, REGISTRY, Entry, find_solver
 
 if TYPE_CHECKING:
     from solvers.ablation import Ablation
@@ -168,13 +168,16 @@ def _new_tokens(config: ModelConfig, phase: str) -> int:
 def solve(
     instance: Instance,
     time_limit: float = 60.0,
-    solver: str = "cpsat",
+    solver: str = DEFAULT_SOLVER,
     workers: int = 0,
     seed: int = 0,
     gap: float = 0.0,
     warm_start: Schedule | None = None,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: Listener | None = None,
     *,
+    first_feasible: bool = False,
+    patience: float | None = None,
+    should_stop: Callable[[], bool] | None = None,
     deterministic_limit: float | None = None,
     leave_out: Iterable[str] = (),
     log: Callable[[str], None] | None = None,
@@ -199,7 +202,13 @@ def solve(
     warm_start
         A valid schedule of the same instance; the answer is never worse.
     on_event
-        Called with each improvement of objective or bound, from any thread.
+        Called with each improvement of objective or bound, from any thread; the search stops where it returns true.
+    first_feasible
+        Stop at the first schedule.
+    patience
+        Stop when no better schedule was found for so many seconds.
+    should_stop
+        Asked several times a second, from any thread; the search stops where it says so. All stop rules compose.
     deterministic_limit
         Bound of the search in CP-SAT's deterministic time; with one worker and a seed the answer is the same on
         every run.
@@ -226,14 +235,17 @@ def solve(
 
     Notes
     -----
-    Where ``cpsat`` gives up, or its answer fails the replay, the greedy schedule takes its place beside the bounds
-    proven until then, and a warning is logged: a compiler that embeds this is not left without a schedule.
+    Where a solver that searches gives up, or its answer fails the replay, the greedy schedule takes its place beside
+    the bounds proven until then, and a warning is logged: a compiler that embeds this is not left without a schedule.
     """
     options = Options(
         time_limit_s=time_limit,
         workers=workers,
         seed=seed,
         gap=gap,
+        first_feasible=first_feasible,
+        patience_s=patience,
+        should_stop=should_stop,
         warm_start=warm_start,
         deterministic_limit=deterministic_limit,
         leave_out=frozenset(leave_out),

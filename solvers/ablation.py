@@ -13,29 +13,30 @@ from dataclasses import dataclass, replace
 
 from ortools.sat.python import cp_model
 
-from formulations.facts import Facts
-from formulations.joint import FAMILIES, REDUNDANT, JointModel
+from formulations.joint import JointModel
 from formulations.joint_answers import hint
+from formulations.joint_core import DECIDING
 from instances.instance import Instance
 from instances.schedule import Schedule
-from solvers.bounds import quick_bounds
-from solvers.cpsat import anneal
+from solvers.annealing import anneal
+from solvers.incumbent import Incumbent
 from solvers.interface import Options
-from solvers.sequential import greedy_schedule
+from solvers.joint_search import new_solver
+from solvers.portfolio import ANNEAL_MOST_S, ANNEAL_SHARE
+from solvers.sequential import greedy_decisions
 
 
 @dataclass(frozen=True)
 class Ablation:
     """CP-SAT without one family (``""``: with all): objective and bound in ns, and seconds of the run.
 
-    ``closed`` where objective and bound met within the time; ``decides`` where the family is no redundant one.
+    ``decides`` where the family is no redundant one.
     """
 
     family: str
     objective_ns: int
     bound_ns: int
     runtime_s: float
-    closed: bool
     decides: bool
 
 
@@ -49,10 +50,10 @@ def ablate(
 
     Raises :class:`ValueError` for a family that there is none of.
     """
-    facts = Facts(instance)
-    bounds = quick_bounds(facts, 0.0)
-    greedy = greedy_schedule(facts, bounds)
-    start = anneal(facts, replace(options, started=time.monotonic()), greedy, greedy, bounds)
+    incumbent = Incumbent(instance, replace(options, started=time.monotonic()))
+    incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
+    anneal(incumbent, min(ANNEAL_MOST_S, ANNEAL_SHARE * incumbent.spare_s))
+    start = incumbent.best
     found = []
     for family in ("", *families):
         found.append(_run(instance, start, family, options))
@@ -65,14 +66,9 @@ def _run(instance: Instance, start: Schedule, family: str, options: Options) -> 
     began = time.monotonic()
     model = JointModel(instance, start.latency_ns, {family} if family else ())
     hint(model, start)
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = options.worker_count
-    solver.parameters.random_seed = options.seed
-    solver.parameters.relative_gap_limit = options.gap
-    solver.parameters.max_time_in_seconds = max(0.05, options.time_limit_s - (time.monotonic() - began))
+    solver = new_solver(options, options.time_limit_s - (time.monotonic() - began))
     status = solver.solve(model.model)
-    closed = status == cp_model.OPTIMAL
     found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
     objective = round(solver.objective_value) if found else start.latency_ns
     bound = max(0, round(solver.best_objective_bound))
-    return Ablation(family, objective, bound, time.monotonic() - began, closed, family in set(FAMILIES) - REDUNDANT)
+    return Ablation(family, objective, bound, time.monotonic() - began, family in DECIDING)

@@ -15,14 +15,15 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from formulations.facts import Facts
-from formulations.plan import Decisions, KernelChoice, MoveChoice, ResidencyChoice, build_schedule, time_decisions
+from formulations.plan import Decisions, KernelChoice, MoveChoice, ResidencyChoice
 from instances.errors import NoScheduleError
 from instances.schedule import MoveKind, Schedule, Source
-from solvers.bounds import prove
+from solvers.bounds import proven_schedule
 from solvers.interface import Options
 
 FOREVER = 1 << 60
@@ -122,10 +123,8 @@ class Annealer:
 
     def schedule(self, state: State, outcome: Outcome, bounds: dict[str, int]) -> Schedule | None:
         """A decoded state as a schedule, or ``None`` if its tensors cannot be packed into L2."""
-        decisions = self.decisions(state, outcome)
-        latency = time_decisions(self.facts, decisions).latency_ns
         try:
-            return build_schedule(self.facts, decisions, prove(self.facts, "anneal", latency, bounds))
+            return proven_schedule(self.facts, self.decisions(state, outcome), "anneal", bounds)
         except NoScheduleError:
             return None
 
@@ -137,6 +136,33 @@ class Annealer:
         state = State(groups, way, frozenset(), frozenset(), {})
         for g in groups:
             state.priority["kernel", g] = float(self._position(g))
+        return state
+
+    def state_of(self, schedule: Schedule) -> State | None:
+        """The state that does as a schedule does, in the order of the channel; ``None`` where its kernels are others.
+
+        What a state cannot say is dropped: made tensors that go through HBM, fills, idle time.
+        """
+        number = {candidate.operators: g for g, candidate in enumerate(self.candidates)}
+        state = State(frozenset(), {}, frozenset(), frozenset(), {})
+        begun: dict[Activity, int] = {}
+        for kernel in schedule.kernels:
+            g = number.get(kernel.operators)
+            ways = [] if g is None else [i for i, (_, tiling) in enumerate(self.costs[g]) if tiling == kernel.tiling]
+            if g is None or not ways:
+                return None
+            state.way[g] = ways[0]
+            begun["kernel", g] = kernel.start_ns if kernel.hbm_start_ns is None else kernel.hbm_start_ns
+        for move in schedule.moves:
+            if move.kind is MoveKind.PREFETCH and move.tensor in self.facts.prefetchable:
+                state.moved |= {move.tensor}
+                begun["prefetch", move.tensor] = move.start_ns
+            elif move.kind is MoveKind.SPILL and self.facts.is_output(move.tensor):
+                state.spilled |= {move.tensor}
+                begun["spill", move.tensor] = move.start_ns
+        state.groups = frozenset(state.way)
+        for rank, activity in enumerate(sorted(begun, key=lambda one: (begun[one], str(one)))):
+            state.priority[activity] = float(rank)
         return state
 
     def _position(self, g: int) -> int:
@@ -219,10 +245,13 @@ class Annealer:
 
     # ------------------------------------------------------------------ search
 
-    def improve(self, first: State, seconds: float, options: Options) -> tuple[State, Outcome] | None:
+    def improve(
+        self, first: State, seconds: float, options: Options, stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[State, Outcome] | None:
         """Anneal for some seconds; the best state that decodes and whose tensors can be packed into L2.
 
-        Under a deterministic limit the number of steps counts instead of the clock.
+        Ends early where ``stopped`` says so. Under a deterministic limit the number of steps counts instead of the
+        clock.
         """
         current, outcome = first, self.decode(first)
         if outcome is None:
@@ -238,6 +267,8 @@ class Annealer:
                 progress = taken / steps
             elif taken % 16 == 0:
                 progress = (options.elapsed_s - began) / seconds
+            if taken % 16 == 0 and stopped():
+                break
             taken += 1
             warmth = WARM * (COLD / WARM) ** min(1.0, progress) * outcome.latency
             allowed = outcome.latency - warmth * math.log(max(1e-12, self.random.random()))

@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 
 from formulations.facts import Facts
+from formulations.plan import Decisions, build_schedule, time_decisions
 from formulations.relaxation import SINGLE_ARGUMENTS, Relaxation
-from instances.schedule import Proof, Status
+from instances.schedule import Proof, Schedule, Status
+
+
+def instant_bounds(facts: Facts) -> dict[str, int]:
+    """Proven lower bounds of the latency (ns) that take no solver, by argument.
+
+    ``hbm_traffic``: every source is read and every output written at least once over the one HBM channel.
+    ``critical_path``: the coarse one.
+    """
+    return {"hbm_traffic": facts.compulsory_ns, "critical_path": coarse_path_ns(facts)}
 
 
 def quick_bounds(facts: Facts, time_limit_s: float = 5.0) -> dict[str, int]:
-    """Proven lower bounds of the latency (ns) that take milliseconds, by argument.
-
-    ``hbm_traffic``: every source is read and every output written at least once over the one HBM channel. The work
-    on each shared resource and the critical path come from the relaxation, one argument at a time; should that not
-    be solved in time, the coarse critical path still stands.
-    """
-    bounds = {"hbm_traffic": facts.compulsory_ns, "critical_path": coarse_path_ns(facts)}
+    """:func:`instant_bounds`, and those of the relaxation by one argument at a time, which take milliseconds."""
+    bounds = instant_bounds(facts)
     relaxation = Relaxation(facts)
     for argument in SINGLE_ARGUMENTS:
         value = relaxation.bound(argument, time_limit_s / len(SINGLE_ARGUMENTS))
@@ -49,6 +54,12 @@ def coarse_path_ns(facts: Facts) -> int:
         )
         reach[name] = before + weight
     return math.floor(max(reach.values()))
+
+
+def proven_schedule(facts: Facts, decisions: Decisions, solver: str, bounds_ns: dict[str, int]) -> Schedule:
+    """The schedule of some decisions beside bounds; :class:`NoScheduleError` where L2 or the cores have no room."""
+    latency = time_decisions(facts, decisions).latency_ns
+    return build_schedule(facts, decisions, prove(facts, solver, latency, bounds_ns))
 
 
 def prove(facts: Facts, solver: str, latency_ns: int, bounds_ns: dict[str, int]) -> Proof:

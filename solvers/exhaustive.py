@@ -30,15 +30,15 @@ from itertools import permutations, product
 
 from formulations.cores import assign_cores
 from formulations.facts import Facts
-from formulations.plan import Decisions, KernelChoice, MoveChoice, ResidencyChoice, build_schedule, time_decisions
+from formulations.plan import Decisions, KernelChoice, MoveChoice, ResidencyChoice, time_decisions
 from instances.errors import InputError, NoScheduleError
 from instances.instance import Instance
 from instances.kernels import Candidate, Cost, KernelKind, Tiling
 from instances.schedule import MoveKind, Source
-from solvers.bounds import prove, quick_bounds, relaxation_bound
 from solvers.conflicts import Activity, Arc, Demand, Network, Resource, place
-from solvers.interface import Event, Options, Result
-from solvers.sequential import unfused_decisions
+from solvers.incumbent import Incumbent, Relaxing
+from solvers.interface import Options, Result
+from solvers.sequential import RELAXATION_S, unfused_decisions
 
 MAX_OPERATORS = 6
 """Most operators of a graph that the search takes on."""
@@ -473,17 +473,15 @@ def solve_exhaustive(instance: Instance, options: Options) -> Result:
     kernel would take no time.
     """
     facts = _searchable(instance)
+    incumbent = Incumbent(instance, options)
     reserve_s = (1 - SEARCH_SHARE) * options.remaining_s
-    search = Search(facts, lambda _: options.remaining_s <= reserve_s)
+    search = Search(facts, lambda _: options.remaining_s <= reserve_s or incumbent.progress.stopped)
     complete = search.run()
-    latency = search.best_ns
-    bounds = {ARGUMENT: latency} if complete else {}
-    bounds |= quick_bounds(facts, min(5.0, options.remaining_s))
-    if not complete:
+    incumbent.offer_decisions(search.best, ARGUMENT)
+    if complete:
+        incumbent.prove({ARGUMENT: search.best_ns})
+    incumbent.prove_quickly()
+    if not complete and not incumbent.progress.stopped:
         # with a horizon the relaxation speaks only of schedules up to there, so it proves no more than the latency
-        bounds["relaxation"] = min(latency, relaxation_bound(facts, latency, min(5.0, options.remaining_s)))
-    schedule = build_schedule(facts, search.best, prove(facts, "exhaustive", latency, bounds))
-    event = Event(options.elapsed_s, latency, schedule.proof.bound_ns, ARGUMENT)
-    if options.on_event:
-        options.on_event(event)
-    return Result(schedule, options.elapsed_s, 1, options.seed, (event,))
+        Relaxing(incumbent, search.best_ns, min(RELAXATION_S, options.remaining_s)).wait(options.remaining_s)
+    return incumbent.finish("exhaustive")

@@ -7,11 +7,18 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from instances.errors import InputError
 from instances.instance import Instance
 from instances.schedule import Schedule, Status
+
+CGROUP_FILES = (
+    ("/sys/fs/cgroup/cpu.max", ""),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+"""Where quota and period of CPU time are, by version of control groups: both in one file, or one each."""
 
 MOST_WORKERS = 1024
 """Largest number of threads; more would only swap."""
@@ -32,11 +39,31 @@ class Event:
         return 1.0 if self.objective_ns is None else (self.objective_ns - self.bound_ns) / max(1, self.objective_ns)
 
 
+Listener = Callable[[Event], bool | None]
+"""Hears of improvements; says true to stop the search."""
+
+
 def available_workers() -> int:
-    """CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """CPUs that this process may use: its affinity, cut down to the CPU time that its control group grants."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, math.ceil(min(cpus, _granted_cpus())))
+
+
+def _granted_cpus() -> float:
+    """CPU time per time that the control group grants, by version 2 or 1 of its files; infinite without a limit.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html (``cpu.max``: quota or ``max``, period) and
+    https://docs.kernel.org/scheduler/sched-bwc.html (``cpu.cfs_quota_us``: -1 without a limit).
+    """
+    for quota_file, period_file in CGROUP_FILES:
+        try:
+            words = " ".join(Path(name).read_text() for name in (quota_file, period_file) if name).split()
+            quota, period = float(words[0].replace("max", "inf")), float(words[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        return quota / period if quota > 0 < period else math.inf
+    return math.inf
 
 
 @dataclass(frozen=True)
@@ -53,6 +80,12 @@ class Options:
         Seed of the search.
     gap
         Stop when the relative gap is at most this.
+    first_feasible
+        Stop at the first schedule.
+    patience_s
+        Stop when no better schedule was found for so many seconds; ``None``: never for that reason.
+    should_stop
+        Asked several times a second, from any thread; the search stops where it says so.
     warm_start
         A valid schedule of the same instance to start from; the answer is never worse.
     deterministic_limit
@@ -64,7 +97,7 @@ class Options:
     started
         ``time.monotonic()`` at which the clock of the time limit started.
     on_event
-        Called with each improvement of objective or bound.
+        Called with each improvement of objective or bound, from any thread; the search stops where it returns true.
     log
         Called with each line of the solver's own log.
     """
@@ -73,11 +106,14 @@ class Options:
     workers: int = 0
     seed: int = 0
     gap: float = 0.0
+    first_feasible: bool = False
+    patience_s: float | None = None
+    should_stop: Callable[[], bool] | None = None
     warm_start: Schedule | None = None
     deterministic_limit: float | None = None
     leave_out: frozenset[str] = frozenset()
     started: float = field(default_factory=time.monotonic)
-    on_event: Callable[[Event], None] | None = None
+    on_event: Listener | None = None
     log: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +131,8 @@ class Options:
             raise InputError(f"seed {self.seed} is not in 0 to {2**31 - 1}; give another")
         if not 0 <= self.gap < 1:
             raise InputError(f"gap {self.gap} is not in [0, 1); give a fraction such as 0.01")
+        if self.patience_s is not None and not (math.isfinite(self.patience_s) and self.patience_s > 0):
+            raise InputError(f"patience {self.patience_s} is not above zero; give seconds, such as 10")
         limit = self.deterministic_limit
         if limit is not None and not (math.isfinite(limit) and limit > 0):
             raise InputError(f"deterministic limit {limit} is not above zero; give a number such as 10")

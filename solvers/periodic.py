@@ -17,9 +17,8 @@ from formulations.facts import Facts
 from instances.graph import Operator
 from instances.instance import Instance
 from instances.kernels import Candidate
-from instances.schedule import Schedule
 from solvers.anneal import Annealer, State
-from solvers.interface import Options
+from solvers.incumbent import Incumbent
 
 LEAST_BLOCKS = 4
 """Repetitions below which unrolling is not worth the trouble."""
@@ -245,35 +244,40 @@ class _LevelAnnealer(Annealer):
         return state
 
 
-def anneal_periodic(
-    facts: Facts, groups: frozenset[int], seconds: float, options: Options, bounds: dict[str, int]
-) -> tuple[State, Schedule] | None:
-    """The best schedule of the whole that unrolls from annealed blocks, with its state; ``None`` without blocks.
-
-    ``groups`` is a cover of the whole to start from.
-    """
+def find_periodic(facts: Facts) -> Periodic | None:
+    """The short instance of one with repeated blocks; ``None`` where there are none, or they cannot be cut out."""
     repetition = find_repetition(facts)
     if repetition is None:
         return None
     try:
-        periodic = Periodic(facts, repetition)
+        return Periodic(facts, repetition)
     except (ValueError, KeyError):
         return None
+
+
+def anneal_periodic(incumbent: Incumbent, groups: frozenset[int], seconds: float) -> State | None:
+    """The best state of the whole that unrolls from annealed blocks, its schedule offered; ``None`` without blocks.
+
+    ``groups`` is a cover of the whole to start from.
+    """
+    facts, options = incumbent.facts, incumbent.options
+    periodic = find_periodic(facts)
+    if periodic is None:
+        return None
     short, whole = _LevelAnnealer(periodic, options.seed), Annealer(facts, options.seed)
-    cover = _short_cover(periodic, groups)
-    state = periodic.level(short.first_state(cover))
-    best: tuple[State, Schedule] | None = None
+    state = periodic.level(short.first_state(_short_cover(periodic, groups)))
+    best: State | None = None
     for share in PHASES:
-        improved = short.improve(state, share * seconds, options)
+        improved = short.improve(state, share * seconds, options, lambda: incumbent.over)
         if improved is None:
             break
         state = improved[0]
         unrolled = periodic.unroll(state)
         outcome = whole.decode(unrolled)
-        if outcome is not None and (best is None or outcome.latency < best[1].latency_ns):
-            schedule = whole.schedule(unrolled, outcome, bounds)
-            if schedule is not None:
-                best = (unrolled, schedule)
+        if outcome is not None:
+            schedule = whole.schedule(unrolled, outcome, incumbent.bounds)
+            if best is None or incumbent.offer(schedule, "annealing of blocks"):
+                best = unrolled
     return best
 
 

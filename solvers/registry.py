@@ -42,11 +42,43 @@ class Entry:
 
 _ENTRIES = (
     Entry(
+        "portfolio",
+        "solvers.portfolio",
+        "solve_portfolio",
+        "heuristics first, the joint model with what time is left; the best schedule of all, the best bound of all",
+        "solvers/portfolio.py",
+        fallback="greedy",
+    ),
+    Entry(
         "cpsat",
         "solvers.cpsat",
         "solve_cpsat",
-        "heuristics, then the joint model of fusion, tiling, cores, L2, spills, prefetches and times; proves bounds",
+        "the joint model of fusion, tiling, cores, L2, spills, prefetches and times, from the greedy schedule on",
         "OR-Tools CP-SAT, https://developers.google.com/optimization/cp/cp_solver; model in formulations/joint.py",
+        fallback="greedy",
+    ),
+    Entry(
+        "anneal",
+        "solvers.annealing",
+        "solve_anneal",
+        "simulated annealing over kernels, tilings, prefetches and the order of the channel; repeated blocks together",
+        "S. Kirkpatrick et al., Science 220, 1983; solvers/anneal.py, solvers/periodic.py",
+        fallback="greedy",
+    ),
+    Entry(
+        "dp",
+        "solvers.dynamic",
+        "solve_dp",
+        "dynamic programming over the topological order: kernels in line, each source streamed or prefetched",
+        "R. Bellman, Dynamic Programming, 1957; solvers/dynamic.py",
+        fallback="greedy",
+    ),
+    Entry(
+        "milp",
+        "solvers.milp",
+        "solve_milp",
+        "mixed-integer programme of fusion, residency and traffic: a bound without CP-SAT, and what follows from it",
+        "PuLP, https://coin-or.github.io/pulp; HiGHS, https://highs.dev; model in formulations/relaxation.py",
         fallback="greedy",
     ),
     Entry(
@@ -64,6 +96,13 @@ _ENTRIES = (
         "hicann/ops-transformer, hicann/ops-nn, vllm-ascend; solvers/stack.py",
     ),
     Entry(
+        "autofuse",
+        "solvers.autofuse",
+        "solve_autofuse",
+        "the published rules of CANN AutoFuse: vector operators merged by bytes saved, cube kernels alone",
+        "hicann/ge, docs/zh/user_guides/graph_dev/autofuse; solvers/autofuse.py",
+    ),
+    Entry(
         "unfused",
         "solvers.sequential",
         "solve_unfused",
@@ -78,6 +117,9 @@ _ENTRIES = (
         "completeness argued in solvers/exhaustive.py",
     ),
 )
+
+DEFAULT_SOLVER = "portfolio"
+"""Who answers where nobody is named."""
 
 REGISTRY = {entry.name: entry for entry in _ENTRIES}
 """All solvers by name, the default first."""

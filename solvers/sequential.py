@@ -12,12 +12,17 @@ from dataclasses import dataclass, field
 import networkx as nx
 
 from formulations.facts import Facts
-from formulations.plan import Decisions, KernelChoice, ResidencyChoice, build_schedule, time_decisions
+from formulations.plan import Decisions, KernelChoice, ResidencyChoice, time_decisions
 from instances.errors import NoScheduleError
 from instances.instance import Instance
+from instances.kernels import Candidate
 from instances.schedule import Schedule, Source
-from solvers.bounds import prove, quick_bounds, relaxation_bound
-from solvers.interface import Event, Options, Result
+from solvers.bounds import proven_schedule
+from solvers.incumbent import Incumbent, Relaxing
+from solvers.interface import Options, Result
+
+RELAXATION_S = 5.0
+"""Seconds that a heuristic waits for the relaxation's bound, at most."""
 
 
 def solve_unfused(instance: Instance, options: Options) -> Result:
@@ -32,15 +37,13 @@ def solve_greedy(instance: Instance, options: Options) -> Result:
 
 def finish(instance: Instance, options: Options, name: str, decisions: Decisions) -> Result:
     """The result of a heuristic: its schedule, with the bounds that take a few seconds."""
-    facts = Facts(instance)
-    latency = time_decisions(facts, decisions).latency_ns
-    bounds = quick_bounds(facts, min(5.0, options.remaining_s))
-    bounds["relaxation"] = relaxation_bound(facts, None, min(5.0, options.remaining_s))
-    schedule = build_schedule(facts, decisions, prove(facts, name, latency, bounds))
-    event = Event(options.elapsed_s, schedule.latency_ns, schedule.proof.bound_ns, name)
-    if options.on_event:
-        options.on_event(event)
-    return Result(schedule, options.elapsed_s, 1, options.seed, (event,))
+    incumbent = Incumbent(instance, options)
+    if not incumbent.offer_decisions(decisions, name):
+        raise NoScheduleError(f"the tensors that {name} keeps in L2 cannot be packed into its addresses")
+    incumbent.prove_quickly()
+    if not incumbent.over:
+        Relaxing(incumbent, None, RELAXATION_S).wait(min(RELAXATION_S, incumbent.spare_s))
+    return incumbent.finish(name)
 
 
 def unfused_decisions(facts: Facts) -> Decisions:
@@ -67,7 +70,7 @@ def keep_what_fits(facts: Facts, groups: Sequence[int]) -> Decisions:
     while True:
         decisions = _line_up(facts, groups, keep=True, room=room)
         try:
-            build_schedule(facts, decisions, prove(facts, "trial", 1, {"none": 0}))
+            proven_schedule(facts, decisions, "trial", {"none": 0})
         except NoScheduleError:
             room = room * 9 // 10
         else:
@@ -76,30 +79,32 @@ def keep_what_fits(facts: Facts, groups: Sequence[int]) -> Decisions:
 
 def greedy_schedule(facts: Facts, bounds: dict[str, int]) -> Schedule:
     """The greedy schedule with given bounds."""
-    decisions = greedy_decisions(facts)
-    latency = time_decisions(facts, decisions).latency_ns
-    return build_schedule(facts, decisions, prove(facts, "greedy", latency, bounds))
+    return proven_schedule(facts, greedy_decisions(facts), "greedy", bounds)
 
 
 def choose_by_bytes_saved(facts: Facts) -> list[int]:
     """Candidates that cover every operator once, larger savings first, in an order that respects precedence."""
 
-    def saved(g: int) -> tuple[int, int, int]:
+    def rank(g: int) -> tuple[int, int, int]:
         candidate = facts.instance.candidates[g]
-        inside = {access.tensor for name in candidate.operators for access in facts.graph.operator[name].writes} - set(
-            candidate.writes
-        )
-        made = sum(2 * facts.graph.tensor[t].size_bytes for t in inside)
-        read_apart = sum(
-            facts.graph.touched_bytes(access)
-            for name in candidate.operators
-            for access in facts.graph.operator[name].reads
-            if access.tensor not in inside
-        )
-        read_once = sum(facts.read_bytes(candidate, t) for t in candidate.reads)
-        return (-(made + read_apart - read_once), -len(candidate.operators), g)
+        return -bytes_saved(facts, candidate), -len(candidate.operators), g
 
-    return cover_in_turn(facts, sorted(range(len(facts.instance.candidates)), key=saved))
+    return cover_in_turn(facts, sorted(range(len(facts.instance.candidates)), key=rank))
+
+
+def bytes_saved(facts: Facts, candidate: Candidate) -> int:
+    """Bytes that need not be moved when a candidate's operators are one kernel: made and read inside, or shared."""
+    inside = {access.tensor for name in candidate.operators for access in facts.graph.operator[name].writes} - set(
+        candidate.writes
+    )
+    made = sum(2 * facts.graph.tensor[t].size_bytes for t in inside)
+    read_apart = sum(
+        facts.graph.touched_bytes(access)
+        for name in candidate.operators
+        for access in facts.graph.operator[name].reads
+        if access.tensor not in inside
+    )
+    return made + read_apart - sum(facts.read_bytes(candidate, t) for t in candidate.reads)
 
 
 def cover_in_turn(facts: Facts, ranked: Sequence[int]) -> list[int]:

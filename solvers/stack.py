@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 
 from formulations.facts import Facts
+from formulations.plan import Decisions
 from instances.graph import OpKind
 from instances.instance import Instance
 from instances.kernels import Candidate, Rule
@@ -43,8 +44,12 @@ _KINDS = {frozenset(Counter(kinds).items()) for kinds in SHIPPED.values()}
 
 def solve_stack(instance: Instance, options: Options) -> Result:
     """The kernels that stacks ship, one after the other; results stay in L2 while they fit."""
-    facts = Facts(instance)
-    return finish(instance, options, "stack", keep_what_fits(facts, stack_groups(facts)))
+    return finish(instance, options, "stack", stack_decisions(Facts(instance)))
+
+
+def stack_decisions(facts: Facts) -> Decisions:
+    """What a stack launches, in line."""
+    return keep_what_fits(facts, stack_groups(facts))
 
 
 def stack_groups(facts: Facts) -> list[int]:

@@ -9,9 +9,10 @@ import typer
 
 from opt import api
 from opt.cli.app import app
-from opt.cli.display import microseconds, percent, show_table
+from opt.cli.display import show_table
 from opt.cli.interrupts import ending_at_once
 from opt.cli.solving import Seed, Workers
+from opt.words import microseconds, percent
 
 
 @app.command()

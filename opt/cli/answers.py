@@ -14,11 +14,12 @@ from instances.errors import InvalidScheduleError
 from instances.schedule import Schedule
 from opt import api
 from opt.cli.app import app
-from opt.cli.display import microseconds, percent, show_lines, size
+from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
 from opt.cli.packing import is_packing, validate_packing
 from opt.cli.solving import Capacity, Format, InstancePath
 from opt.replay import Replay, replay
+from opt.words import microseconds, percent, size
 
 SchedulePath = Annotated[Path, typer.Argument(metavar="SCHEDULE", help="Schedule file.")]
 

@@ -13,25 +13,6 @@ PIPED_WIDTH = 1000
 """Columns of a table that does not go to a terminal: nothing is wrapped."""
 
 
-def microseconds(ns: int | None) -> str:
-    """Nanoseconds as microseconds with all their digits."""
-    return "-" if ns is None else f"{ns / 1000:,.3f}"
-
-
-def percent(share: float | None) -> str:
-    """A share in per cent."""
-    return "-" if share is None else f"{100 * share:.2f} %"
-
-
-def size(count: float) -> str:
-    """Bytes in the largest binary unit that leaves at least one."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str] = ()) -> None:
     """A table on stdout; the columns named in ``right`` are numbers."""
     from rich.box import SIMPLE_HEAD

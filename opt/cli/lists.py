@@ -15,7 +15,8 @@ from instances.instance import Instance
 from instances.machine import Machine, MemoryName, load_machine, machine_names
 from instances.schedule import Schedule
 from opt.cli.app import app
-from opt.cli.display import show_lines, show_table, size
+from opt.cli.display import show_lines, show_table
+from opt.words import size
 from solvers.registry import REGISTRY
 
 SCHEMAS: dict[str, type[Frozen]] = {"graph": Graph, "machine": Machine, "instance": Instance, "schedule": Schedule}

@@ -14,10 +14,11 @@ import typer
 from instances.documents import write_text
 from instances.errors import InputError, InvalidScheduleError, NoScheduleError
 from instances.packing import faults, greatest_load, height, read_buffers, write_buffers
-from opt.cli.display import percent, show_lines, show_table
+from opt.cli.display import show_lines, show_table
 from opt.cli.files import check_outputs
 from opt.packing import pack, pack_lowest
 from opt.packing_methods import check_method, run_method
+from opt.words import percent
 
 
 def is_packing(path: Path, format_name: str | None) -> bool:

@@ -19,8 +19,9 @@ from opt.calibration import Accuracy, Errors, MeasuredRow, Prediction, cross_val
 from opt.calibration.page import accuracy_page, reasons
 from opt.calibration.scatter import scatter
 from opt.cli.app import app
-from opt.cli.display import microseconds, percent, show_lines, show_table, size
+from opt.cli.display import show_lines, show_table
 from opt.cli.files import check_outputs
+from opt.words import microseconds, percent, size
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 

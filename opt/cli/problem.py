@@ -13,8 +13,9 @@ from instances.generate import Phase, Precision
 from instances.packing import random_buffers, write_buffers
 from opt import api
 from opt.cli.app import app
-from opt.cli.display import show_lines, size
+from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
+from opt.words import size
 
 
 @app.command()

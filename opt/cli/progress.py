@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from opt.cli.display import microseconds, percent
+from opt.words import microseconds, percent
 from solvers.interface import Event
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +12,15 @@ import typer
 from instances.instance import Instance
 from opt import api
 from opt.cli.app import app
-from opt.cli.display import microseconds, percent, show_lines
+from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
-from opt.cli.interrupts import ending_at_once
+from opt.cli.interrupts import run_until_told
 from opt.cli.packing import is_packing, solve_packing
 from opt.cli.progress import live_progress
 from opt.replay import Replay
+from opt.words import microseconds, percent
 from solvers.interface import Options, Result
-from solvers.registry import find_solver
+from solvers.registry import DEFAULT_SOLVER, find_solver
 
 InstancePath = Annotated[Path, typer.Argument(metavar="PATH", help="Instance file.")]
 TimeLimit = Annotated[float, typer.Option(help="Seconds from the start of the process to the answer.")]
@@ -34,11 +36,15 @@ Capacity = Annotated[int | None, typer.Option(min=1, help="Bytes to pack the buf
 def solve(
     context: typer.Context,
     path: InstancePath,
-    solver: Annotated[str, typer.Option(help="Name; see 'tilewright solvers'.")] = "cpsat",
+    solver: Annotated[str, typer.Option(help="Name; see 'tilewright solvers'.")] = DEFAULT_SOLVER,
     time_limit: TimeLimit = 60.0,
     workers: Workers = 0,
     seed: Seed = 0,
     gap: Annotated[float, typer.Option(help="Stop at this relative gap, such as 0.01.")] = 0.0,
+    first_feasible: Annotated[bool, typer.Option("--first-feasible", help="Stop at the first schedule.")] = False,
+    patience: Annotated[
+        float | None, typer.Option(help="Stop when no better schedule was found for so many seconds.")
+    ] = None,
     warm_start: Annotated[Path | None, typer.Option(help="Schedule file to start from.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Schedule file to write.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
@@ -59,6 +65,8 @@ def solve(
     \b
     Example:
       tilewright solve layer.json --time-limit 60 -o schedule.json --trace trace.json
+
+    Ctrl-C or SIGTERM ends the search and gives the best schedule so far; a second one ends all.
     """
     started = float(context.obj)
     if is_packing(path, format_name):
@@ -78,12 +86,14 @@ def solve(
     check_outputs([output, trace], [path, warm_start])
     instance = api.load_instance(path)
     warm = None if warm_start is None else api.load_schedule(warm_start)
-    with live_progress(not (quiet or verbose), started) as listener, ending_at_once():
+    with live_progress(not (quiet or verbose), started) as listener:
         options = Options(
             time_limit_s=time_limit,
             workers=workers,
             seed=seed,
             gap=gap,
+            first_feasible=first_feasible,
+            patience_s=patience,
             warm_start=warm,
             deterministic_limit=deterministic_limit,
             leave_out=frozenset(leave_out or ()),
@@ -91,7 +101,9 @@ def solve(
             on_event=listener,
             log=_log if verbose else None,
         )
-        result, judged = api.solve_and_replay(instance, solver, options)
+        result, judged = run_until_told(
+            lambda told: api.solve_and_replay(instance, solver, replace(options, should_stop=told))
+        )
     if output is not None:
         api.save(result.schedule, output)
     if trace is not None:

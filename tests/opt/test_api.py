@@ -53,7 +53,10 @@ def test_everything_public_is_there() -> None:
     assert isinstance(opt.__version__, str)
     assert "gpt2" in opt.models()
     assert "ascend910b2" in opt.machines()
-    assert opt.solvers()[:5] == ("cpsat", "greedy", "stack", "unfused", "exhaustive")
+    assert opt.solvers()[0] == "portfolio"
+    assert {"cpsat", "anneal", "dp", "milp", "greedy", "stack", "autofuse", "unfused", "exhaustive"} < set(
+        opt.solvers()
+    )
 
 
 def test_every_solver_of_the_registry_loads() -> None:
@@ -128,7 +131,7 @@ def test_events_only_improve(instance: Instance) -> None:
 
 
 def test_unknown_solver_lists_the_known(instance: Instance) -> None:
-    with pytest.raises(InputError, match="cpsat, greedy, stack, unfused, exhaustive"):
+    with pytest.raises(InputError, match=r"portfolio, cpsat, .*, unfused, exhaustive"):
         opt.solve(instance, solver="oracle")
 
 
@@ -215,7 +218,7 @@ def test_an_unsound_answer_of_cpsat_falls_back_to_greedy(
     instance: Instance, greedy: Result, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     proven = greedy.bound_ns + 1
-    impersonate(monkeypatch, "cpsat", lying(with_bound(proven)))
+    impersonate(monkeypatch, "portfolio", lying(with_bound(proven)))
     with caplog.at_level(logging.WARNING, logger="opt"):
         result = opt.solve(instance, 5)
     assert "falling back to the greedy schedule" in caplog.text
@@ -228,7 +231,7 @@ def test_an_unsound_answer_of_cpsat_falls_back_to_greedy(
 def test_a_bound_that_the_fallback_refutes_is_dropped(
     instance: Instance, greedy: Result, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    impersonate(monkeypatch, "cpsat", lying(with_bound(greedy.objective_ns + 1)))
+    impersonate(monkeypatch, "portfolio", lying(with_bound(greedy.objective_ns + 1)))
     result = opt.solve(instance, 5)
     assert "refutes the bounds cp-sat" in caplog.text
     assert "cp-sat" not in result.bounds_ns
@@ -242,7 +245,7 @@ def test_cpsat_giving_up_falls_back_to_greedy(
     def give_up(instance: Instance, options: Options) -> Result:
         raise error
 
-    impersonate(monkeypatch, "cpsat", give_up)
+    impersonate(monkeypatch, "portfolio", give_up)
     assert opt.solve(instance, 5).solver == "greedy"
     assert str(error) in caplog.text
 
@@ -250,7 +253,7 @@ def test_cpsat_giving_up_falls_back_to_greedy(
 def test_the_fallback_keeps_a_better_warm_start(
     instance: Instance, best: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impersonate(monkeypatch, "cpsat", lying(lambda schedule: schedule.model_copy(update={"latency_ns": 1})))
+    impersonate(monkeypatch, "portfolio", lying(lambda schedule: schedule.model_copy(update={"latency_ns": 1})))
     assert opt.solve(instance, 5, warm_start=best.schedule).objective_ns == best.objective_ns
 
 

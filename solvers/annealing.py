@@ -1,0 +1,47 @@
+"""Annealing as a stage and as a solver: block by block first where a large model repeats, then the whole."""
+
+from __future__ import annotations
+
+from instances.instance import Instance
+from solvers.anneal import Annealer, State
+from solvers.incumbent import Incumbent, Relaxing
+from solvers.interface import Options, Result
+from solvers.periodic import anneal_periodic
+from solvers.sequential import choose_by_bytes_saved, greedy_decisions
+
+PERIODIC_SHARE = 0.7
+"""Share of annealing's seconds in which the blocks of a large model are annealed together, before the whole is."""
+
+
+def solve_anneal(instance: Instance, options: Options) -> Result:
+    """Annealing for all the time there is, from the greedy cover; the relaxation beside it."""
+    incumbent = Incumbent(instance, options)
+    incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
+    incumbent.offer_warm_start()
+    incumbent.prove_quickly()
+    relaxing = Relaxing(incumbent, None, incumbent.spare_s)
+    anneal(incumbent, incumbent.spare_s)
+    relaxing.wait(0.0 if incumbent.progress.stopped else incumbent.spare_s)
+    return incumbent.finish("anneal")
+
+
+def anneal(incumbent: Incumbent, seconds: float, first: State | None = None) -> State | None:
+    """Anneal for so long, from ``first`` or the cover of the incumbent; the best state found, if any.
+
+    Large models with repeated blocks are annealed block by block first, all blocks alike.
+    """
+    if incumbent.over:
+        return first
+    facts, options, stopped = incumbent.facts, incumbent.options, lambda: incumbent.over
+    began = options.elapsed_s
+    annealer = Annealer(facts, options.seed)
+    state = first or annealer.state_of(incumbent.best)
+    if state is None or annealer.decode(state) is None:
+        state = annealer.first_state(frozenset(choose_by_bytes_saved(facts)))
+    if facts.large:
+        state = anneal_periodic(incumbent, state.groups, PERIODIC_SHARE * seconds) or state
+    improved = annealer.improve(state, seconds - (options.elapsed_s - began), options, stopped)
+    if improved is None:
+        return None
+    incumbent.offer(annealer.schedule(*improved, incumbent.bounds), "annealing")
+    return improved[0]

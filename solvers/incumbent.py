@@ -1,0 +1,127 @@
+"""The incumbent: the best schedule and the best bounds so far, from whatever finds them, and how long to go on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from formulations.facts import Facts
+from formulations.plan import Decisions
+from instances.errors import NoScheduleError
+from instances.instance import Instance
+from instances.schedule import Schedule
+from solvers.bounds import instant_bounds, prove, proven_schedule, quick_bounds, relaxation_bound
+from solvers.interface import Options, Result
+from solvers.progress import Progress
+
+RESERVE_S, RESERVE_S_PER_OPERATOR = 0.5, 0.0015
+"""Seconds kept back for reading an answer back, replaying it and writing it: for any, and for each operator."""
+
+QUICK_SHARE, QUICK_MOST_S = 0.1, 5.0
+"""Share of the remaining time for the bounds that take one argument each, and its most."""
+
+
+class Incumbent:
+    """What the stages of a solver share.
+
+    A stage offers schedules and proves bounds; both are reported as they come. The clock and the other stop rules are
+    asked through :attr:`over`.
+    """
+
+    def __init__(self, instance: Instance, options: Options) -> None:
+        self.facts = Facts(instance)
+        self.options = options
+        self.progress = Progress(options)
+        self.bounds = instant_bounds(self.facts)
+        self._best: Schedule | None = None
+        self._lock = threading.Lock()
+        self.progress.bounds(self.bounds)
+
+    @property
+    def best(self) -> Schedule:
+        """The best schedule so far; :class:`NoScheduleError` before the first."""
+        if self._best is None:
+            raise NoScheduleError("the search has found no schedule")
+        return self._best
+
+    @property
+    def reserve_s(self) -> float:
+        """Seconds to keep back at the end."""
+        return RESERVE_S + RESERVE_S_PER_OPERATOR * len(self.facts.order)
+
+    @property
+    def spare_s(self) -> float:
+        """Seconds left for searching."""
+        return max(0.0, self.options.remaining_s - self.reserve_s)
+
+    @property
+    def over(self) -> bool:
+        """Whether a stop rule holds, or the time is up."""
+        return self.progress.stopped or self.spare_s <= 0
+
+    def offer(self, schedule: Schedule | None, source: str) -> bool:
+        """Take a valid schedule if it is better than the best one."""
+        with self._lock:
+            if schedule is None or (self._best is not None and schedule.latency_ns >= self._best.latency_ns):
+                return False
+            self._best = schedule
+        self.progress.objective(schedule.latency_ns, source)
+        return True
+
+    def offer_decisions(self, decisions: Decisions, source: str) -> bool:
+        """The same for decisions; nothing happens where they cannot be packed into L2 or onto cores."""
+        try:
+            return self.offer(proven_schedule(self.facts, decisions, source, self.bounds), source)
+        except NoScheduleError:
+            return False
+
+    def offer_warm_start(self) -> None:
+        """Take the schedule that the caller gave, if any."""
+        self.offer(self.options.warm_start, "warm start")
+
+    def prove(self, bounds_ns: dict[str, int]) -> None:
+        """Take lower bounds of the latency, by argument."""
+        with self._lock:
+            for argument, value in bounds_ns.items():
+                if value > self.bounds.get(argument, 0):
+                    self.bounds[argument] = value
+        self.progress.bounds(self.bounds)
+
+    def prove_quickly(self) -> None:
+        """Bounds by one argument at a time."""
+        seconds = min(QUICK_MOST_S, QUICK_SHARE * self.options.remaining_s)
+        if not self.over:
+            self.prove(quick_bounds(self.facts, seconds))
+
+    def finish(self, solver: str) -> Result:
+        """The best schedule with all bounds, as the answer of a solver."""
+        with self._lock:
+            proof = prove(self.facts, solver, self.best.latency_ns, dict(self.bounds))
+        schedule = self.best.model_copy(update={"proof": proof}).sealed()
+        self.progress.bound(proof.bound_ns, proof.bound_by)
+        options = self.options
+        return Result(schedule, options.elapsed_s, options.worker_count, options.seed, tuple(self.progress.events))
+
+
+class Relaxing:
+    """The relaxation's bound, computed in a thread of its own: HiGHS lets Python and CP-SAT go on meanwhile.
+
+    ``horizon_ns`` is the latency of a schedule (see ``formulations.relaxation``) or ``None``.
+    """
+
+    def __init__(
+        self, incumbent: Incumbent, horizon_ns: int | None, seconds: float, when_done: Callable[[], None] | None = None
+    ) -> None:
+        self._incumbent, self._horizon_ns, self._seconds, self._when_done = incumbent, horizon_ns, seconds, when_done
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        bound = relaxation_bound(self._incumbent.facts, self._horizon_ns, self._seconds)
+        self._incumbent.prove({"relaxation": bound if self._horizon_ns is None else min(bound, self._horizon_ns)})
+        if self._when_done:
+            self._when_done()
+
+    def wait(self, patience_s: float) -> None:
+        """Wait so long for its end; it goes on after that, and its bound still counts where it comes in time."""
+        self._thread.join(patience_s)
