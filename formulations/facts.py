@@ -126,6 +126,16 @@ class Facts:
         """Tensors that operators write."""
         return tuple(tensor.name for tensor in self.graph.tensors if not tensor.role.starts_in_hbm)
 
+    def held_for(self, least_ns: int) -> frozenset[str]:
+        """Sources and outputs that hold the channel for at least so long when a kernel reads or writes them."""
+        sources = {
+            t
+            for candidate in self.instance.candidates
+            for t in candidate.reads
+            if t not in self.graph.producer and self.read_ns(candidate, t) >= least_ns
+        }
+        return frozenset(sources | {t for t in self.made if self.is_output(t) and self.write_ns(t) >= least_ns})
+
     def is_output(self, tensor: str) -> bool:
         """Whether a tensor must be in HBM at the end."""
         return self.graph.tensor[tensor].role is Role.OUTPUT

@@ -16,6 +16,11 @@ def any_of(flags: Iterable[cp_model.IntVar]) -> Callable[[Known], int]:
     return lambda known: int(any(known[index] for index in indices))
 
 
+def itself_if(variable: cp_model.IntVar, flag: cp_model.IntVar) -> Callable[[Known], int]:
+    """The value it has already if the flag is set, else 0."""
+    return lambda known: known[variable.index] if known[flag.index] else 0
+
+
 def difference_of(end: cp_model.IntVar, begin: cp_model.IntVar) -> Callable[[Known], int]:
     """End minus begin."""
     return lambda known: known[end.index] - known[begin.index]

@@ -32,13 +32,17 @@ class JointModel(JointCore):
     leave_out
         Names out of :data:`FAMILIES`. Without a family that is not redundant the optimum is a lower bound of the full
         model's.
+    routed
+        See :class:`JointCore`: a condensed model, whose optimum is a lower bound of the full model's.
     """
 
-    def __init__(self, instance: Instance, horizon_ns: int, leave_out: Iterable[str] = ()) -> None:
+    def __init__(
+        self, instance: Instance, horizon_ns: int, leave_out: Iterable[str] = (), routed: frozenset[str] | None = None
+    ) -> None:
         left_out = frozenset(leave_out)
         if unknown := left_out - set(FAMILIES):
             raise ValueError(f"unknown constraint families {sorted(unknown)}; choose from {FAMILIES}")
-        super().__init__(instance, horizon_ns, left_out)
+        super().__init__(instance, horizon_ns, left_out, routed)
         for family, bound in BOUNDING.items():
             if family not in left_out:
                 bound(self)

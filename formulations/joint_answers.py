@@ -42,14 +42,16 @@ def _values_of(joint: JointCore, schedule: Schedule) -> dict[int, int]:
         flags, starts = (
             (joint.spill, joint.spill_start) if move.kind is MoveKind.SPILL else (joint.fill, joint.fill_start)
         )
-        put(flags[move.tensor], 1)
-        put(starts[move.tensor], move.start_ns)
+        if move.tensor in flags:
+            put(flags[move.tensor], 1)
+            put(starts[move.tensor], move.start_ns)
     near_end: dict[str, int] = {}
     for residency in schedule.residencies:
         kind = "far" if (residency.tensor, residency.start_ns) in brought else "near"
         key = (kind, residency.tensor)
         if kind == "near":
-            put(joint.keep[residency.tensor], 1)
+            if residency.tensor in joint.keep:
+                put(joint.keep[residency.tensor], 1)
             near_end[residency.tensor] = residency.end_ns
         if key in joint.block_end:
             put(joint.block_end[key], residency.end_ns)
@@ -72,9 +74,10 @@ def _values_of(joint: JointCore, schedule: Schedule) -> dict[int, int]:
             put(joint.end[name], kernel.end_ns)
         if kernel.hbm_start_ns is not None:
             put(joint.phase_start[first], kernel.hbm_start_ns)
-            put(joint.phase_length[first], kernel.hbm_ns)
         for read in kernel.reads:
             t = read.tensor
+            if (g, t) not in joint.stream:
+                continue
             if read.source is Source.HBM:
                 put(joint.stream[g, t], 1)
             elif near_end.get(t, -1) >= kernel.end_ns:
@@ -82,14 +85,19 @@ def _values_of(joint: JointCore, schedule: Schedule) -> dict[int, int]:
             elif arrivals.get(t, kernel.start_ns + 1) <= kernel.start_ns:
                 put(joint.far[g, t], 1)
         for write in kernel.writes:
-            put(joint.back[g, write.tensor], int(write.hbm))
+            if (g, write.tensor) in joint.back:
+                put(joint.back[g, write.tensor], int(write.hbm))
         if kernel.workspace_offset_bytes is not None and ("work", first) in joint.address:
             put(joint.address["work", first], kernel.workspace_offset_bytes // joint.facts.l2_unit)
     return values
 
 
 def read_back(joint: JointCore, value: Value) -> Decisions:
-    """Decisions of a solution, given as the values of its variables."""
+    """Decisions of a solution, given as the values of its variables.
+
+    What a condensed model does not decide is what it stands for: made tensors stay in L2, sources are streamed. Such
+    decisions are a schedule if the model routes every source and output, and L2 has room for what it leaves out.
+    """
     kernels = []
     for g, candidate in enumerate(joint.instance.candidates):
         if not value(joint.y[g]):
@@ -99,15 +107,12 @@ def read_back(joint: JointCore, value: Value) -> Decisions:
         i = next(i for i in ways if value(joint.x[g, i]))
         reads = {}
         for t in candidate.reads:
-            streamed = value(joint.stream[g, t])
+            if (g, t) in joint.stream:
+                streamed = bool(value(joint.stream[g, t]))
+            else:
+                streamed = t not in joint.facts.graph.producer
             reads[t] = Source.HBM if streamed else Source.L2
-        writes = {
-            t: (
-                t in joint.keep and bool(value(joint.keep[t])),
-                bool(value(joint.back[g, t])),
-            )
-            for t in candidate.writes
-        }
+        writes = {t: _written(joint, value, g, t) for t in candidate.writes}
         phase = value(joint.has_phase[first])
         kernels.append(
             KernelChoice(
@@ -130,10 +135,18 @@ def read_back(joint: JointCore, value: Value) -> Decisions:
             kind = MoveKind.PREFETCH if t in joint.facts.prefetchable else MoveKind.FILL
             moves.append(MoveChoice(t, kind, value(joint.fill_start[t])))
             residencies.append(ResidencyChoice(t, _address(joint, value, "far", t), brought=True))
-    for t, flag in joint.keep.items():
-        if value(flag):
+    for t in joint.facts.made:
+        if any(choice.writes.get(t, (False, False))[0] for choice in kernels):
             residencies.append(ResidencyChoice(t, _address(joint, value, "near", t), brought=False))
     return Decisions(tuple(kernels), tuple(moves), tuple(residencies))
+
+
+def _written(joint: JointCore, value: Value, g: int, t: str) -> tuple[bool, bool]:
+    """Whether a candidate leaves a tensor in L2, and whether it writes it to HBM in its phase."""
+    back = bool(value(joint.back[g, t])) if (g, t) in joint.back else joint.facts.is_output(t)
+    if joint.condensed:
+        return bool(joint.facts.graph.consumers[t]) or (t in joint.spill and bool(value(joint.spill[t]))), back
+    return t in joint.keep and bool(value(joint.keep[t])), back
 
 
 def _address(joint: JointCore, value: Value, kind: str, name: str) -> int | None:

@@ -67,7 +67,8 @@ def bound_by_traffic(joint: JointCore) -> None:
             ways = [joint.stream[g, t] for g in joint.instance.candidates_of[reader] if (g, t) in joint.stream]
             if t in joint.fill:
                 ways.append(joint.fill[t])
-            joint.model.add(sum(ways) >= 1)
+            if ways:
+                joint.model.add(sum(ways) >= 1)
 
 
 def bound_by_precedence(joint: JointCore) -> None:
@@ -110,6 +111,8 @@ def bound_by_cuts(joint: JointCore) -> None:
 def bound_by_crowding(joint: JointCore) -> None:
     """Two prefetches that together exceed L2: the later reader's waits for the end of the earlier reader."""
     for one, reader, other, _ in joint.facts.crowded:
+        if one not in joint.fill or other not in joint.fill:
+            continue
         joint.model.add(joint.fill_start[other] >= joint.end[reader]).only_enforce_if(
             joint.fill[one], joint.fill[other]
         )

@@ -58,12 +58,23 @@ class JointCore:
         Latest end considered; the latency of any known schedule.
     left_out
         Names of families out of :data:`DECIDING` that are not built.
+    routed
+        If given, the model is condensed, and its optimum a lower bound. Made tensors stay in L2 without taking room
+        there, nor do workspaces; only these sources and outputs cross the channel, others are free.
     """
 
-    def __init__(self, instance: Instance, horizon_ns: int, left_out: frozenset[str]) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        horizon_ns: int,
+        left_out: frozenset[str],
+        routed: frozenset[str] | None = None,
+    ) -> None:
         self.instance = instance
         self.facts = Facts(instance)
         self.horizon = horizon_ns
+        self.condensed = routed is not None
+        self._routed = frozenset(tensor.name for tensor in instance.graph.tensors) if routed is None else routed
         self.model = cp_model.CpModel()
         self.derived: list[tuple[cp_model.IntVar, Callable[[follow.Known], int]]] = []
         self.block_end: dict[tuple[str, str], cp_model.IntVar] = {}
@@ -86,6 +97,17 @@ class JointCore:
         ):
             if family not in left_out:
                 build()
+
+    def routed_reads(self, g: int) -> list[str]:
+        """Tensors of which it is decided where candidate ``g`` reads them from."""
+        made = self.facts.graph.producer
+        return [
+            t for t in self.instance.candidates[g].reads if t in self._routed and not (self.condensed and t in made)
+        ]
+
+    def routed_writes(self, g: int) -> list[str]:
+        """Tensors of which it is decided where candidate ``g`` writes them to."""
+        return [t for t in self.instance.candidates[g].writes if t in self._routed]
 
     # ---------------------------------------------------------------- variables
 
@@ -136,7 +158,7 @@ class JointCore:
 
         Sources: ``stream + far = y``. Made tensors: ``stream + near + far = y``; near needs ``keep``, far needs
         ``fill``, stream needs the tensor in HBM (``back`` or ``spill``). A tensor some kernel hands on is kept or
-        written back; an output is written back or spilled.
+        written back; an output is written back or spilled. Condensed, made tensors are read where they are.
         """
         facts, model = self.facts, self.model
         self.stream: dict[tuple[int, str], cp_model.IntVar] = {}
@@ -147,18 +169,21 @@ class JointCore:
         self.spill: dict[str, cp_model.IntVar] = {}
         self.fill: dict[str, cp_model.IntVar] = {}
         for t in facts.made:
-            if facts.can_stay(t):
+            if self.condensed:
+                if t in self._routed and facts.can_stay(t):
+                    self.spill[t] = self._bool(f"spill[{t}]")
+            elif facts.can_stay(t):
                 self.keep[t] = self._bool(f"keep[{t}]")
                 self.spill[t] = self._bool(f"spill[{t}]")
                 model.add_implication(self.spill[t], self.keep[t])
                 if self.instance.graph.consumers[t]:
                     self.fill[t] = self._bool(f"fill[{t}]")
-        for t in facts.prefetchable:
+        for t in sorted(facts.prefetchable & self._routed):
             self.fill[t] = self._bool(f"fill[{t}]")
         readers: dict[str, list[int]] = {}
         writers: dict[str, list[int]] = {}
-        for g, candidate in enumerate(self.instance.candidates):
-            for t in candidate.reads:
+        for g in range(len(self.y)):
+            for t in self.routed_reads(g):
                 readers.setdefault(t, []).append(g)
                 ways = []
                 self.stream[g, t] = self._bool(f"stream[{g},{t}]")
@@ -172,16 +197,19 @@ class JointCore:
                     model.add_implication(self.far[g, t], self.fill[t])
                     ways.append(self.far[g, t])
                 model.add(sum(ways) == self.y[g])
-            for t in candidate.writes:
+            for t in self.routed_writes(g):
                 writers.setdefault(t, []).append(g)
                 self.back[g, t] = self._bool(f"back[{g},{t}]")
                 model.add_implication(self.back[g, t], self.y[g])
         self.readers = readers
         for t in facts.made:
+            if t not in self._routed:
+                continue
             handed_on = sum(self.y[g] for g in writers.get(t, []))
             written = sum(self.back[g, t] for g in writers.get(t, []))
             keep, spill = self.keep.get(t, 0), self.spill.get(t, 0)
-            model.add(keep + written >= handed_on)
+            if not self.condensed:
+                model.add(keep + written >= handed_on)
             if t in self.keep:
                 model.add(keep <= handed_on)
             if facts.is_output(t):
@@ -198,15 +226,13 @@ class JointCore:
     def _size_phases(self) -> None:
         """L[o] = channel time of what the kernel carried by o streams and writes back; phase within the body."""
         facts, model = self.facts, self.model
-        terms: dict[str, list[Linear]] = {name: [] for name in facts.order}
-        flags: dict[str, list[cp_model.IntVar]] = {name: [] for name in facts.order}
+        terms: dict[str, list[tuple[cp_model.IntVar, int]]] = {name: [] for name in facts.order}
         self.group_phase: list[Linear] = []
         for g, candidate in enumerate(self.instance.candidates):
-            parts = [(self.stream[g, t], facts.read_ns(candidate, t)) for t in candidate.reads]
-            parts += [(self.back[g, t], facts.write_ns(t)) for t in candidate.writes]
+            parts = [(self.stream[g, t], facts.read_ns(candidate, t)) for t in self.routed_reads(g)]
+            parts += [(self.back[g, t], facts.write_ns(t)) for t in self.routed_writes(g)]
             self.group_phase.append(sum(flag * ns for flag, ns in parts))
-            terms[candidate.operators[0]] += [flag * ns for flag, ns in parts]
-            flags[candidate.operators[0]] += [flag for flag, _ in parts]
+            terms[candidate.operators[0]] += parts
         self.phase_start: dict[str, cp_model.IntVar] = {}
         self.phase_length: dict[str, cp_model.IntVar] = {}
         self.phase_end: dict[str, cp_model.IntVar] = {}
@@ -216,11 +242,14 @@ class JointCore:
             self.phase_length[name] = self._time(f"L[{name}]")
             self.has_phase[name] = self._bool(f"phase[{name}]")
             end = self.phase_end[name] = self._time(f"P[{name}]")
-            model.add(self.phase_length[name] == sum(terms[name]))
+            flags = [flag for flag, _ in terms[name]]
+            model.add_max_equality(self.has_phase[name], flags or [model.new_constant(0)])
+            self._follow(self.has_phase[name], follow.any_of(flags))
+            self._follow(self.phase_start[name], follow.itself_if(self.phase_start[name], self.has_phase[name]))
+            model.add(self.phase_length[name] == sum(flag * ns for flag, ns in terms[name]))
+            self._follow(self.phase_length[name], follow.weighted_of(terms[name]))
             model.add(end == self.phase_start[name] + self.phase_length[name])
             self._follow(end, follow.sum_of(self.phase_start[name], self.phase_length[name]))
-            model.add_max_equality(self.has_phase[name], flags[name])
-            self._follow(self.has_phase[name], follow.any_of(flags[name]))
 
     def _size_kernels(self) -> None:
         """d[g] >= head + max(busy, phase, port time) + tail, and the phase starts after the head, ends by the tail."""
@@ -238,7 +267,7 @@ class JointCore:
                 if way.cost.miss_ns_per_mib:
                     drawn = sum(
                         self.stream[g, t] * facts.miss_ns(way.cost, facts.read_bytes(candidate, t))
-                        for t in candidate.reads
+                        for t in self.routed_reads(g)
                     )
                     fixed = way.cost.head_ns + way.cost.tail_ns
                     model.add(self.duration[g] >= fixed + drawn).only_enforce_if(self.x[g, i])
@@ -421,7 +450,7 @@ class JointCore:
             for g in self.readers.get(t, []):
                 reader = self.instance.candidates[g].operators[0]
                 model.add(end >= self.end[reader]).only_enforce_if(self.far[g, t])
-        for name, groups in self._carried.items():
+        for name, groups in {} if self.condensed else self._carried.items():
             amounts = {
                 (g, i): way.cost.workspace_bytes // unit
                 for g in groups

@@ -144,26 +144,38 @@ class Annealer:
         What a state cannot say is dropped: made tensors that go through HBM, fills, idle time.
         """
         number = {candidate.operators: g for g, candidate in enumerate(self.candidates)}
-        state = State(frozenset(), {}, frozenset(), frozenset(), {})
-        begun: dict[Activity, int] = {}
+        chosen: dict[int, tuple[int, int]] = {}
         for kernel in schedule.kernels:
             g = number.get(kernel.operators)
             ways = [] if g is None else [i for i, (_, tiling) in enumerate(self.costs[g]) if tiling == kernel.tiling]
             if g is None or not ways:
                 return None
-            state.way[g] = ways[0]
-            begun["kernel", g] = kernel.start_ns if kernel.hbm_start_ns is None else kernel.hbm_start_ns
-        for move in schedule.moves:
-            if move.kind is MoveKind.PREFETCH and move.tensor in self.facts.prefetchable:
-                state.moved |= {move.tensor}
-                begun["prefetch", move.tensor] = move.start_ns
-            elif move.kind is MoveKind.SPILL and self.facts.is_output(move.tensor):
-                state.spilled |= {move.tensor}
-                begun["spill", move.tensor] = move.start_ns
-        state.groups = frozenset(state.way)
-        for rank, activity in enumerate(sorted(begun, key=lambda one: (begun[one], str(one)))):
-            state.priority[activity] = float(rank)
-        return state
+            chosen[g] = (ways[0], kernel.start_ns if kernel.hbm_start_ns is None else kernel.hbm_start_ns)
+        return self._state(chosen, [(move.tensor, move.kind, move.start_ns) for move in schedule.moves])
+
+    def state_of_decisions(self, decisions: Decisions) -> State:
+        """The same for decisions."""
+        chosen = {
+            k.candidate: (k.implementation, k.start_ns if k.hbm_start_ns is None else k.hbm_start_ns)
+            for k in decisions.kernels
+        }
+        return self._state(chosen, [(move.tensor, move.kind, move.start_ns) for move in decisions.moves])
+
+    def _state(self, chosen: dict[int, tuple[int, int]], moves: list[tuple[str, MoveKind, int]]) -> State:
+        """Kernels with implementation and time, and moves, as a state that takes them in the order of their times."""
+        begun: dict[Activity, int] = {("kernel", g): when for g, (_, when) in chosen.items()}
+        moved, spilled = set(), set()
+        for t, kind, start in moves:
+            if kind is MoveKind.PREFETCH and t in self.facts.prefetchable:
+                moved.add(t)
+                begun["prefetch", t] = start
+            elif kind is MoveKind.SPILL and self.facts.is_output(t):
+                spilled.add(t)
+                begun["spill", t] = start
+        ranked = sorted(begun, key=lambda activity: (begun[activity], str(activity)))
+        priority = {activity: float(rank) for rank, activity in enumerate(ranked)}
+        way = {g: i for g, (i, _) in chosen.items()}
+        return State(frozenset(way), way, frozenset(moved), frozenset(spilled), priority)
 
     def _position(self, g: int) -> int:
         return max(self.facts.order[name] for name in self.candidates[g].operators)
