@@ -184,6 +184,10 @@ class Facts:
                 below[ancestor].add(name)
         return {name: (frozenset(above[name]), frozenset(below[name])) for name in self.order}
 
+    def related(self, operator: str) -> tuple[frozenset[str], frozenset[str]]:
+        """Ancestors and descendants of an operator."""
+        return self._related[operator]
+
     @cached_property
     def cuts(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Operator -> candidates that end before its kernel starts, and those that start after it ends.

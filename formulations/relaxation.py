@@ -24,19 +24,36 @@ margin of one part in a million and one ns is taken off for floating-point toler
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+import highspy
 import pulp
 
 from formulations.facts import Facts
+
+INTERRUPTS = (
+    highspy.cb.HighsCallbackType.kCallbackMipInterrupt,
+    highspy.cb.HighsCallbackType.kCallbackSimplexInterrupt,
+)
 
 SINGLE_ARGUMENTS = ("cube_work", "vector_work", "l2_work", "critical_path")
 ARGUMENTS = (*SINGLE_ARGUMENTS, "relaxation")
 
 SHARED = {"cube_work": "aic", "vector_work": "aiv", "l2_work": "l2_permille"}
 """Arguments about a shared resource, and the field of the tiling that says how much of it a kernel holds."""
+
+
+def _interrupting(stopped: Callable[[], bool]) -> Callable[..., None]:
+    """A callback of HiGHS that ends its search where ``stopped`` says so."""
+
+    def ask(kind: object, message: object, out: object, into: Any, mine: object) -> None:
+        if into is not None and stopped():
+            into.user_interrupt = True
+
+    return ask
 
 
 @dataclass(frozen=True)
@@ -65,8 +82,8 @@ class Relaxation:
         """Lower bound of the latency (ns) by one of :data:`ARGUMENTS`; ``None`` where nothing was proven in time."""
         return self.solve(argument, time_limit_s).bound_ns
 
-    def solve(self, argument: str, time_limit_s: float) -> Relaxed:
-        """The bound by one of :data:`ARGUMENTS`, and what the programme would choose."""
+    def solve(self, argument: str, time_limit_s: float, stopped: Callable[[], bool] | None = None) -> Relaxed:
+        """The bound by one of :data:`ARGUMENTS`, and what the programme would choose; HiGHS ends where ``stopped``."""
         problem = pulp.LpProblem("relaxation", pulp.LpMinimize)
         latency = problem.add_variable("C", lowBound=0)
         problem += latency
@@ -81,7 +98,15 @@ class Relaxation:
         if argument == "relaxation":
             start, moved = self._channel(problem, latency, x)
         # presolve stays off: that of HiGHS 1.14.0 cuts off optima (its issues 3043, 3073, 3094); here it saves nothing
-        solver = pulp.HiGHS(msg=False, timeLimit=max(0.1, time_limit_s), threads=1, gapRel=0.0, presolve="off")
+        solver = pulp.HiGHS(
+            msg=False,
+            timeLimit=max(0.1, time_limit_s),
+            threads=1,
+            gapRel=0.0,
+            presolve="off",
+            callbackTuple=None if stopped is None else (_interrupting(stopped), None),
+            callbacksToActivate=None if stopped is None else list(INTERRUPTS),
+        )
         problem.solve(solver)
         proven = float(problem.solverModel.getInfo().mip_dual_bound)
         bound = max(0, math.ceil(proven * (1 - 1e-6) - 1)) if math.isfinite(proven) else None

@@ -6,14 +6,20 @@ import csv
 import io
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import fmean, geometric_mean
 
-from instances.errors import NoScheduleError, TilewrightError
+from pydantic import TypeAdapter, ValidationError
+
+from instances.documents import first_problem
+from instances.errors import InputError, NoScheduleError, TilewrightError
 from instances.instance import Instance
 from opt import api
 from opt.words import markdown_table, microseconds, percent
 from solvers.interface import Result
+
+SINGLE = ("hbm_traffic", "cube_work", "vector_work", "l2_work", "critical_path")
+"""Bounds by one argument each: what would bind if all else cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class Row:
     """A run beside the others of its instance. Times in ns but for ``runtime_s``.
 
     ``answered_by`` differs from ``solver`` where a fallback stepped in. ``best_bound_ns`` is the highest bound that any
-    solver proved for the instance, ``gap_to_best_bound`` the relative distance from it.
+    solver proved for the instance, ``gap_to_best_bound`` the relative distance from it; ``binds`` names the resource or
+    path whose bound alone is highest.
     """
 
     instance: str
@@ -46,10 +53,16 @@ class Row:
     bound_by: str
     best_bound_ns: int | None
     gap_to_best_bound: float | None
+    binds: str
     runtime_s: float
     seed: int
     workers: int
     status: str
+
+    @property
+    def question(self) -> tuple[str, str]:
+        """What rows of different solvers have in common."""
+        return self.instance, self.machine
 
 
 @dataclass(frozen=True)
@@ -102,56 +115,66 @@ def run_all(
 
 def tabulate(runs: Iterable[Run]) -> list[Row]:
     """Each run beside the best bound of its instance."""
-    runs = list(runs)
-    best: dict[str, int] = {}
-    for run in runs:
-        if run.result is not None:
-            best[run.instance] = max(run.result.bound_ns, best.get(run.instance, 0))
-    return [_row(run, best.get(run.instance)) for run in runs]
+    return beside([_row(run) for run in runs])
 
 
-def _row(run: Run, bound: int | None) -> Row:
+def beside(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the best bound of each instance, and the gaps to it, worked out anew."""
+    best: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row.bound_ns is not None:
+            best[row.question] = max(row.bound_ns, best.get(row.question, 0))
+    found = []
+    for row in rows:
+        bound = best.get(row.question)
+        if row.objective_ns is None or bound is None:
+            found.append(replace(row, best_bound_ns=bound))
+            continue
+        gap = (row.objective_ns - bound) / max(1, row.objective_ns)
+        status = "optimal" if row.objective_ns == bound else row.status
+        found.append(replace(row, best_bound_ns=bound, gap_to_best_bound=gap, status=status))
+    return found
+
+
+def _row(run: Run) -> Row:
     result = run.result
-    seconds = round(run.runtime_s, 3)
-    if result is None or bound is None:
-        status = "no schedule" if isinstance(run.error, NoScheduleError) else "failed"
-        return Row(run.instance, run.machine, run.solver, "", None, None, "", bound, None, seconds, run.seed, 0, status)
-    gap = (result.objective_ns - bound) / max(1, result.objective_ns)
-    status = "optimal" if result.objective_ns == bound else result.status.value
+    single = {} if result is None else {argument: result.bounds_ns.get(argument, 0) for argument in SINGLE}
+    missing = "no schedule" if isinstance(run.error, NoScheduleError) else "failed"
     return Row(
         instance=run.instance,
         machine=run.machine,
         solver=run.solver,
-        answered_by=result.solver,
-        objective_ns=result.objective_ns,
-        bound_ns=result.bound_ns,
-        bound_by=result.bound_by,
-        best_bound_ns=bound,
-        gap_to_best_bound=gap,
-        runtime_s=seconds,
+        answered_by="" if result is None else result.solver,
+        objective_ns=None if result is None else result.objective_ns,
+        bound_ns=None if result is None else result.bound_ns,
+        bound_by="" if result is None else result.bound_by,
+        best_bound_ns=None,
+        gap_to_best_bound=None,
+        binds=max(single, key=lambda argument: single[argument], default=""),
+        runtime_s=round(run.runtime_s, 3),
         seed=run.seed,
-        workers=result.workers,
-        status=status,
+        workers=0 if result is None else result.workers,
+        status=missing if result is None else result.status.value,
     )
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
     """One line for each solver that answered anything, the least mean gap first."""
-    best: dict[str, int] = {}
+    best: dict[tuple[str, str], int] = {}
     for row in rows:
         if row.objective_ns is not None:
-            best[row.instance] = min(row.objective_ns, best.get(row.instance, row.objective_ns))
+            best[row.question] = min(row.objective_ns, best.get(row.question, row.objective_ns))
     found = []
     for solver in dict.fromkeys(row.solver for row in rows):
         answered = [row for row in rows if row.solver == solver and row.objective_ns is not None]
         if not answered:
             continue
-        ratios = [max(1, row.objective_ns or 0) / max(1, best[row.instance]) for row in answered]
+        ratios = [max(1, row.objective_ns or 0) / max(1, best[row.question]) for row in answered]
         found.append(
             Summary(
                 solver=solver,
                 answered=len(answered),
-                wins=sum(row.objective_ns == best[row.instance] for row in answered),
+                wins=sum(row.objective_ns == best[row.question] for row in answered),
                 optimal=sum(row.status == "optimal" for row in answered),
                 mean_gap=fmean(row.gap_to_best_bound or 0.0 for row in answered),
                 over_best=geometric_mean(ratios) - 1,
@@ -173,6 +196,25 @@ def as_csv(rows: Iterable[Row]) -> str:
 ROW_NUMBERS = ("latency us", "bound us", "gap to best bound", "time s")
 ROW_HEADER = ("instance", "chip", "solver", *ROW_NUMBERS, "proved by", "status")
 SUMMARY_HEADER = ("solver", "answered", "wins", "optimal", "mean gap", "over the best", "mean time s")
+
+
+def from_csv(text: str) -> list[Row]:
+    """Rows as :func:`as_csv` writes them; :class:`InputError` where they are not."""
+    try:
+        return [_ROW.validate_python(_without_blanks(record)) for record in csv.DictReader(io.StringIO(text))]
+    except ValidationError as error:
+        reason = first_problem(error)
+        raise InputError(
+            f"the table is not one of results ({reason}); give one that this command has written"
+        ) from None
+
+
+_ROW = TypeAdapter(Row)
+
+
+def _without_blanks(record: dict[str, str]) -> dict[str, str | None]:
+    """Blank numbers are missing ones."""
+    return {name: None if text == "" and name.endswith(("_ns", "_bound")) else text for name, text in record.items()}
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from formulations.facts import Facts
 from formulations.plan import Decisions, build_schedule, time_decisions
@@ -29,9 +30,11 @@ def quick_bounds(facts: Facts, time_limit_s: float = 5.0) -> dict[str, int]:
     return bounds
 
 
-def relaxation_bound(facts: Facts, horizon_ns: int | None, time_limit_s: float) -> int:
-    """Proven lower bound (ns) by all arguments at once; 0 where nothing was proven in time."""
-    return Relaxation(facts, horizon_ns).bound("relaxation", time_limit_s) or 0
+def relaxation_bound(
+    facts: Facts, horizon_ns: int | None, time_limit_s: float, stopped: Callable[[], bool] | None = None
+) -> int:
+    """Proven lower bound (ns) by all arguments at once; 0 where nothing was proven in time, or before being stopped."""
+    return Relaxation(facts, horizon_ns).solve("relaxation", time_limit_s, stopped).bound_ns or 0
 
 
 def coarse_path_ns(facts: Facts) -> int:

@@ -2,7 +2,7 @@
 
 Most of the joint model's variables say where made tensors lie and whether they are spilled, filled and streamed again,
 and at which address. In a decode layer nothing of that is ever worth doing, but each proof must rule it out: CP-SAT
-leaves gaps of 1 to 4 % there after 20 s. Condensed, the same model is solved in seconds, in :data:`LEVELS`. Each
+leaves gaps of 1 to 4 % there after 20 s. Condensed, the same model is solved in seconds, level by level. Each
 optimum is a lower bound of the joint model's, and each solution of the last level a schedule wherever L2 has room for
 what was left out. The static relaxation, without an order of the channel, is up to 3 % weaker in decode.
 """
@@ -41,16 +41,20 @@ class Level:
         return self.least_share == 0.0 and "cores" not in self.left_out
 
 
-CHANNEL_ALONE = frozenset({"addresses", "cores", "l2_rate", "energy"})
-
-LEVELS = (
-    Level(0.003, CHANNEL_ALONE, 0.35),
+CHANNEL_LEVELS = (
+    Level(0.003, frozenset({"addresses", "cores", "l2_rate", "energy"}), 0.35),
     Level(0.003, frozenset({"addresses", "energy"}), 0.5),
     Level(0.0, frozenset({"addresses", "energy"}), 0.8),
 )
-"""From the quickest to the one that says most: what cores do is added to the order of the channel, then what is small.
-``energy`` is left out throughout: where it would count, the static relaxation has it, and its long sums slow down
-every step of the search."""
+"""Where the HBM channel is busy most of the time; from the quickest to the one that says most: what cores do is added
+to the order of the channel, then what is small. ``energy`` is left out: its long sums slow down each step of the
+search."""
+
+CORE_LEVELS = (Level(0.003, frozenset({"addresses"}), 0.6),)
+"""Where it is not."""
+
+CHANNEL_SHARE = 0.7
+"""Share of the latency in which the channel must be busy for the former."""
 
 SUBSOLVERS = ("pseudo_costs",)
 """CP-SAT's full worker beside the one that improves solutions: on three decode layers it closes the models of the first
@@ -60,7 +64,8 @@ two levels in 0.5 to 0.8 of the default's time; ``core``, ``quick_restart``, ``r
 
 def search_condensed(incumbent: Incumbent) -> None:
     """Solve the condensed model level by level; bounds and what its solutions decode to go to the incumbent."""
-    for level in LEVELS:
+    busy = incumbent.facts.compulsory_ns >= CHANNEL_SHARE * incumbent.best.latency_ns
+    for level in CHANNEL_LEVELS if busy else CORE_LEVELS:
         if incumbent.over:
             return
         _solve(incumbent, level)
@@ -84,7 +89,7 @@ def _solve(incumbent: Incumbent, level: Level) -> None:
     if options.deterministic_limit is not None:
         solver.parameters.max_deterministic_time = options.deterministic_limit
     solver.best_bound_callback = lambda bound: progress.bound(round(bound), "condensed")
-    with progress.watching(solver.stop_search):
+    with incumbent.watching(solver.stop_search):
         status = solver.solve(model.model, _Decoding(incumbent, model, whole=level.whole))
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
         incumbent.prove({"condensed": max(0, round(solver.best_objective_bound))})

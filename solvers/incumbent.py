@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from formulations.facts import Facts
 from formulations.plan import Decisions
@@ -16,6 +17,9 @@ from solvers.progress import Progress
 
 RESERVE_S, RESERVE_S_PER_OPERATOR = 0.5, 0.0015
 """Seconds kept back for reading an answer back, replaying it and writing it: for any, and for each operator."""
+
+TICK_S = 0.05
+"""How often the rules that depend on a clock or on somebody else are looked at."""
 
 QUICK_SHARE, QUICK_MOST_S = 0.1, 5.0
 """Share of the remaining time for the bounds that take one argument each, and its most."""
@@ -35,6 +39,8 @@ class Incumbent:
         self.bounds = instant_bounds(self.facts)
         self._best: Schedule | None = None
         self._lock = threading.Lock()
+        self._finished = threading.Event()
+        self._beside: list[threading.Thread] = []
         self.progress.bounds(self.bounds)
 
     @property
@@ -56,8 +62,33 @@ class Incumbent:
 
     @property
     def over(self) -> bool:
-        """Whether a stop rule holds, or the time is up."""
-        return self.progress.stopped or self.spare_s <= 0
+        """Whether a stop rule holds, the time is up, or the answer is given."""
+        return self.progress.stopped or self.spare_s <= 0 or self._finished.is_set()
+
+    def run_beside(self, work: Callable[[], None]) -> threading.Thread:
+        """Run something in a thread of its own, which is to end where :attr:`over` says so."""
+        thread = threading.Thread(target=work, daemon=True)
+        self._beside.append(thread)
+        thread.start()
+        return thread
+
+    @contextmanager
+    def watching(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Call ``stop`` once the search is :attr:`over` while the block runs; a thread of its own keeps asking."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(TICK_S):
+                if self.over:
+                    stop()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
 
     def offer(self, schedule: Schedule | None, source: str) -> bool:
         """Take a valid schedule if it is better than the best one."""
@@ -94,7 +125,10 @@ class Incumbent:
             self.prove(quick_bounds(self.facts, seconds))
 
     def finish(self, solver: str) -> Result:
-        """The best schedule with all bounds, as the answer of a solver."""
+        """The best schedule with all bounds, as the answer of a solver; what still runs beside ends first."""
+        self._finished.set()
+        for thread in self._beside:  # a process that ends while HiGHS runs in it is aborted
+            thread.join()
         with self._lock:
             proof = prove(self.facts, solver, self.best.latency_ns, dict(self.bounds))
         schedule = self.best.model_copy(update={"proof": proof}).sealed()
@@ -113,11 +147,11 @@ class Relaxing:
         self, incumbent: Incumbent, horizon_ns: int | None, seconds: float, when_done: Callable[[], None] | None = None
     ) -> None:
         self._incumbent, self._horizon_ns, self._seconds, self._when_done = incumbent, horizon_ns, seconds, when_done
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._thread = incumbent.run_beside(self._run)
 
     def _run(self) -> None:
-        bound = relaxation_bound(self._incumbent.facts, self._horizon_ns, self._seconds)
+        stopped = lambda: self._incumbent.over  # noqa: E731
+        bound = relaxation_bound(self._incumbent.facts, self._horizon_ns, self._seconds, stopped)
         self._incumbent.prove({"relaxation": bound if self._horizon_ns is None else min(bound, self._horizon_ns)})
         if self._when_done:
             self._when_done()

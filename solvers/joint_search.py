@@ -72,7 +72,7 @@ def _run(model: JointModel, incumbent: Incumbent) -> Decisions | None:
         solver.parameters.log_to_stdout = False
         solver.log_callback = options.log
     solver.best_bound_callback = lambda bound: progress.bound(round(bound), "cp-sat")
-    with progress.watching(solver.stop_search):
+    with incumbent.watching(solver.stop_search):
         status = solver.solve(model.model, _Watcher(incumbent))
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
         name = solver.status_name(status)

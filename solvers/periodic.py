@@ -206,7 +206,8 @@ class _Unrolling:
                 new.way[group] = 0
                 new.priority["kernel", group] = float(i)
             else:
-                new.way[group] = state.way[g]
+                alike = target.instance.candidates[group].template == candidates[g].template
+                new.way[group] = state.way[g] if alike else 0  # the same operators, but a tensor lies elsewhere
                 new.priority["kernel", group] = state.priority["kernel", g] + shift
             covered.update(positions)
         moved, spilled = set(), set()

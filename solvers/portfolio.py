@@ -10,6 +10,7 @@ from solvers.dynamic import plan_dynamically
 from solvers.incumbent import Incumbent, Relaxing
 from solvers.interface import Options, Result
 from solvers.joint_search import search_jointly, worth_modelling
+from solvers.segment_bounds import SegmentBound
 from solvers.sequential import greedy_decisions
 from solvers.stack import stack_decisions
 
@@ -26,7 +27,8 @@ def solve_portfolio(instance: Instance, options: Options) -> Result:
     """Never worse than any solver that it runs.
 
     Kernels in line first: greedy, and what a stack launches. Then the bounds of one argument; dynamic programming;
-    annealing, beside which the relaxation without a horizon runs in a thread of its own; then the condensed model; then
+    annealing, beside which the relaxation without a horizon runs in a thread of its own (for a large model that of each
+    segment); then the condensed model; then
     the joint model.
     """
     incumbent = Incumbent(instance, options)
@@ -40,10 +42,10 @@ def solve_portfolio(instance: Instance, options: Options) -> Result:
     if not incumbent.over:
         share = LARGE_SHARE if facts.large else ANNEAL_SHARE
         seconds = share * incumbent.spare_s if facts.large else min(ANNEAL_MOST_S, share * incumbent.spare_s)
-        relaxing = Relaxing(incumbent, None, seconds + 1.0)
+        bounding = SegmentBound(incumbent) if facts.large else Relaxing(incumbent, None, seconds + 1.0)
         first = plan_dynamically(incumbent)
         anneal(incumbent, seconds, first)
-        relaxing.wait(0.0 if incumbent.over else RELAX_PATIENCE * incumbent.spare_s)
+        bounding.wait(0.0 if incumbent.over else RELAX_PATIENCE * incumbent.spare_s)
     if not incumbent.over and not facts.large and options.deterministic_limit is None:
         Relaxing(incumbent, incumbent.best.latency_ns, 0.5 * incumbent.spare_s).wait(RELAX_PATIENCE * incumbent.spare_s)
     if worth_modelling(incumbent) and not facts.large:

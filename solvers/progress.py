@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from solvers.interface import Event, Options
-
-TICK_S = 0.05
-"""How often the rules that depend on a clock or on somebody else are looked at."""
 
 
 class Progress:
@@ -67,24 +62,6 @@ class Progress:
         """Several bounds were proven, by argument."""
         best = max(bounds_ns, key=lambda argument: bounds_ns[argument])
         self.bound(bounds_ns[best], best)
-
-    @contextmanager
-    def watching(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Call ``stop`` as soon as a stop rule holds while the block runs; its own thread keeps asking."""
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(TICK_S):
-                if self.stopped:
-                    stop()
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
 
     def _emit(self, source: str) -> None:
         event = Event(self._options.elapsed_s, self._objective, self._bound, source)

@@ -1,0 +1,127 @@
+"""The command that runs the benchmark and writes its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from instances.documents import read_text, write_text
+from instances.errors import InputError
+from opt.benchmarks import (
+    SETS,
+    BestKnown,
+    Case,
+    cases,
+    form,
+    improve_best_known,
+    read_best_known,
+    write_best_known,
+)
+from opt.cli.app import app
+from opt.cli.display import show_table
+from opt.cli.interrupts import run_until_told
+from opt.cli.solving import Seed, Workers
+from opt.comparison import (
+    ROW_HEADER,
+    ROW_NUMBERS,
+    Row,
+    as_csv,
+    beside,
+    from_csv,
+    row_cells,
+    run_all,
+    tabulate,
+)
+from opt.results_page import results_page
+from solvers.registry import DEFAULT_SOLVER, find_solver
+
+HEURISTICS = frozenset({"unfused", "autofuse", "stack", "greedy", "dp"})
+"""Solvers that need no more than :data:`HEURISTIC_S` seconds."""
+
+HEURISTIC_S = 1.0
+
+TITLES = {"layers": "Benchmark: one layer", "models": "Benchmark: whole models"}
+
+
+@app.command()
+def benchmark(
+    set_name: Annotated[str, typer.Argument(metavar="SET", help="Which instances: layers or models.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="CSV table of runs; those in it are not run again.")],
+    solvers: Annotated[
+        str, typer.Option(help="Names with commas between; the first is the one the page is about.")
+    ] = f"{DEFAULT_SOLVER},dp,greedy,stack,autofuse,unfused",
+    time_limit: Annotated[float, typer.Option(help="Seconds for each run of a solver that searches.")] = 60.0,
+    only: Annotated[str, typer.Option(help="Instances whose name and chip hold this text.")] = "",
+    page: Annotated[Path | None, typer.Option(help="Markdown page to write.")] = None,
+    best_known: Annotated[Path | None, typer.Option(help="Table of best-known values to bring up to date.")] = None,
+    workers: Workers = 0,
+    seed: Seed = 0,
+) -> None:
+    """Run the benchmark instances, write the table of runs after each, and a page about them.
+
+    \b
+    Example:
+      tilewright benchmark layers -o layers.csv --page layers.md --only "llama-3-8b decode"
+    """
+    if set_name not in SETS:
+        raise InputError(f"benchmark {set_name!r} is unknown; choose one of {', '.join(SETS)}")
+    names = list(dict.fromkeys(name.strip() for name in solvers.split(",") if name.strip()))
+    for name in names:
+        find_solver(name)
+    rows = from_csv(read_text(output)) if output.exists() else []
+    chosen = [case for case in cases(set_name) if only in f"{case.name} {case.machine}"]
+    found: list[BestKnown] = []
+
+    def run(told: Callable[[], bool]) -> None:
+        for case in chosen:
+            if told():
+                return
+            fresh = _run(case, names, rows, time_limit, workers, seed, told)
+            if fresh is not None:
+                found.append(_best(set_name, case, fresh, rows))
+                rows[:] = beside(rows)
+                write_text(output, as_csv(rows))
+
+    run_until_told(run)
+    show_table(ROW_HEADER, map(row_cells, rows), ROW_NUMBERS)
+    if best_known is not None:
+        write_best_known(improve_best_known(read_best_known(best_known), found), best_known)
+    if page is not None:
+        command = f"tilewright benchmark {set_name} --time-limit {time_limit:g} -o {output} --page {page}"
+        write_text(page, results_page(rows, names[0], TITLES[set_name], command, time_limit))
+
+
+def _run(
+    case: Case,
+    names: list[str],
+    rows: list[Row],
+    time_limit: float,
+    workers: int,
+    seed: int,
+    told: Callable[[], bool],
+) -> str | None:
+    """Run what the table does not have yet, and add it; the instance's form if anything was run."""
+    done = {(row.question, row.solver, row.seed) for row in rows}
+    missing = [name for name in names if ((case.name, case.machine), name, seed) not in done]
+    if not missing:
+        return None
+    instance = case.build()
+    for name in missing:
+        limit = HEURISTIC_S if name in HEURISTICS else time_limit
+        runs = run_all({case.name: instance}, [name], time_limit=limit, workers=workers, seed=seed, should_stop=told)
+        if told():  # cut short: not a result of this benchmark
+            return None
+        rows += tabulate(runs)
+    return form(instance)
+
+
+def _best(set_name: str, case: Case, form_of: str, rows: list[Row]) -> BestKnown:
+    """The best of the rows of one case."""
+    mine = [row for row in rows if row.question == (case.name, case.machine)]
+    latency = min(row.objective_ns for row in mine if row.objective_ns is not None)
+    strongest = max((row for row in mine if row.bound_ns is not None), key=lambda row: row.bound_ns or 0)
+    bound = strongest.bound_ns or 0
+    return BestKnown(set_name, case.name, case.machine, form_of, latency, bound, strongest.bound_by)
