@@ -106,7 +106,7 @@ def _segment(facts: Facts, u: str | None, v: str | None) -> tuple[Instance | Non
         members = tuple(name for name in candidate.operators if name in place)
         template = len(templates) if v in members else candidate.template
         key = (tuple(place[name] for name in members), template)
-        kept.setdefault(key, _truncated(members, template, operators, place))
+        kept.setdefault(key, _truncated(members, template, operators, place, made, ends=v in members))
     tensors = tuple(
         tensor if tensor.role.starts_in_hbm else tensor.model_copy(update={"role": Role.INTERMEDIATE})
         for tensor in facts.graph.tensors
@@ -142,10 +142,18 @@ def _bare(facts: Facts, name: str, made: set[str]) -> Operator:
 
 
 def _truncated(
-    members: tuple[str, ...], template: int, operators: tuple[Operator, ...], place: dict[str, int]
+    members: tuple[str, ...],
+    template: int,
+    operators: tuple[Operator, ...],
+    place: dict[str, int],
+    made: set[str],
+    *,
+    ends: bool,
 ) -> Candidate:
     """What of a candidate lies in a segment, at the price of the whole; nothing is read or written by what is free."""
     bodies = [operators[place[name]] for name in members]
     written = dict.fromkeys(access.tensor for body in bodies for access in body.writes)
     read = dict.fromkeys(access.tensor for body in bodies for access in body.reads if access.tensor not in written)
+    if ends:  # what its own sources take belongs to the next segment
+        read = {t: None for t in read if t in made}
     return Candidate(operators=members, template=template, reads=tuple(read), writes=tuple(written))

@@ -10,7 +10,7 @@ what was left out. The static relaxation, without an order of the channel, is up
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import le
 
 from ortools.sat.python import cp_model
@@ -53,7 +53,7 @@ search."""
 CORE_LEVELS = (Level(0.003, frozenset({"addresses"}), 0.6),)
 """Where it is not."""
 
-CHANNEL_SHARE = 0.7
+CHANNEL_SHARE = 0.6
 """Share of the latency in which the channel must be busy for the former."""
 
 SUBSOLVERS = ("pseudo_costs",)
@@ -73,18 +73,14 @@ def search_condensed(incumbent: Incumbent) -> None:
 
 def _solve(incumbent: Incumbent, level: Level) -> None:
     options, progress, facts = incumbent.options, incumbent.progress, incumbent.facts
-    latency = incumbent.best.latency_ns
-    routed = facts.held_for(int(level.least_share * latency))
-    model = JointModel(facts.instance, latency, level.left_out | options.leave_out, routed)
-    if "cores" in level.left_out:
-        for key in _dominated(facts):
-            model.model.add(model.x[key] == 0)
-    else:
+    model = condensed_model(facts, level, incumbent.best.latency_ns, options.leave_out)
+    if "cores" not in level.left_out:
         with suppress(ValueError):  # a warm start from outside the candidates still stands, as a horizon
             hint(model, incumbent.best)
     repeatable = options.deterministic_limit is not None
     model.model.add(model.latency >= (facts.compulsory_ns if repeatable else max(incumbent.bounds.values())))
-    solver = new_solver(options, level.portion * incumbent.spare_s)
+    # its own gap says nothing of the incumbent's
+    solver = new_solver(replace(options, gap=0.0), level.portion * incumbent.spare_s)
     solver.parameters.subsolvers.extend(SUBSOLVERS)
     if options.deterministic_limit is not None:
         solver.parameters.max_deterministic_time = options.deterministic_limit
@@ -93,6 +89,16 @@ def _solve(incumbent: Incumbent, level: Level) -> None:
         status = solver.solve(model.model, _Decoding(incumbent, model, whole=level.whole))
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
         incumbent.prove({"condensed": max(0, round(solver.best_objective_bound))})
+
+
+def condensed_model(facts: Facts, level: Level, horizon_ns: int, leave_out: frozenset[str] = frozenset()) -> JointModel:
+    """The model of a level; ``horizon_ns`` is the latency of a schedule, ``leave_out`` are further families."""
+    routed = facts.held_for(int(level.least_share * horizon_ns))
+    model = JointModel(facts.instance, horizon_ns, level.left_out | leave_out, routed)
+    if "cores" in level.left_out:
+        for key in _dominated(facts):
+            model.model.add(model.x[key] == 0)
+    return model
 
 
 def _dominated(facts: Facts) -> list[tuple[int, int]]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
 from ortools.sat.python import cp_model
 
 from formulations.facts import Facts
@@ -10,12 +14,20 @@ from formulations.segments import Segment, cut
 from solvers.bounds import relaxation_bound
 from solvers.condensed import SUBSOLVERS
 from solvers.incumbent import Incumbent
+from solvers.interface import Options
+from solvers.joint_search import new_solver
 
 LEAST_OPERATORS = 14
 """Operators of a segment, at least: short ones lose where kernels of one could run beside those of the next."""
 
 RELAXATION_S = 10.0
 """Seconds for the static relaxation of one segment."""
+
+LEFT_OUT = frozenset({"addresses", "l2_capacity", "traffic"})
+"""Families that say nothing here; ``traffic`` would be wrong, as the kernel that ends a segment streams nothing."""
+
+SEARCH_SHARE = 0.4
+"""Share of the time left for CP-SAT on one segment."""
 
 STRETCH = 1.1
 """Horizon of a segment's joint model, relative to its relaxation: a longer segment needs no more than that proven."""
@@ -48,21 +60,29 @@ class SegmentBound:
         return relaxation_bound(Facts(segment.instance), None, seconds, lambda: self._incumbent.over)
 
     def _search(self, segment: Segment, known_ns: int) -> int:
-        """CP-SAT's bound up to a horizon: all that is longer exceeds what it says anyway."""
-        instance = segment.instance
-        horizon = round(STRETCH * known_ns)
-        facts = Facts(instance)
-        routed = frozenset(t for t in facts.sources if t not in facts.prefetchable)
-        model = JointModel(instance, horizon, {"addresses", "l2_capacity"}, routed)
-        model.model.add(model.latency >= known_ns)
-        solver = cp_model.CpSolver()
-        solver.parameters.num_workers = 1
-        solver.parameters.random_seed = self._incumbent.options.seed
-        solver.parameters.catch_sigint_signal = False
-        solver.parameters.subsolvers.extend(SUBSOLVERS)
-        solver.parameters.max_time_in_seconds = max(0.05, 0.4 * self._incumbent.spare_s)
-        with self._incumbent.watching(solver.stop_search):
-            status = solver.solve(model.model)
-        if status == cp_model.INFEASIBLE:
-            return horizon
-        return min(horizon, max(0, round(solver.best_objective_bound)))
+        incumbent = self._incumbent
+        seconds = SEARCH_SHARE * incumbent.spare_s
+        return search_segment(segment, known_ns, incumbent.options, seconds, incumbent.watching)
+
+
+def search_segment(
+    segment: Segment,
+    known_ns: int,
+    options: Options,
+    seconds: float,
+    watching: Callable[[Callable[[], None]], AbstractContextManager[None]] = lambda _: nullcontext(),
+) -> int:
+    """CP-SAT's bound (ns) of a segment, from a known one on, up to a horizon: what is longer exceeds that anyway."""
+    instance = segment.instance
+    horizon = round(STRETCH * known_ns)
+    facts = Facts(instance)
+    routed = frozenset(t for t in facts.sources if t not in facts.prefetchable)
+    model = JointModel(instance, horizon, LEFT_OUT, routed)
+    model.model.add(model.latency >= known_ns)
+    solver = new_solver(replace(options, workers=1, gap=0.0), seconds)
+    solver.parameters.subsolvers.extend(SUBSOLVERS)
+    with watching(solver.stop_search):
+        status = solver.solve(model.model)
+    if status == cp_model.INFEASIBLE:
+        return horizon
+    return max(known_ns, min(horizon, round(solver.best_objective_bound)))

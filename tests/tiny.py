@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from ortools.sat.python import cp_model
 
@@ -21,6 +22,15 @@ from instances.kernels import Candidate, Cost, Implementation, KernelKind, Rule,
 from instances.machine import Machine, load_machine
 from solvers.exhaustive import optimum
 from solvers.sequential import unfused_decisions
+
+random_examples = settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+"""Settings of properties: the same examples on every run."""
 
 
 def tiny_machine(

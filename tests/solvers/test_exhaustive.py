@@ -5,9 +5,20 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from ortools.sat.python import cp_model
-from tiny import Fused, Op, Way, best, joint_optimum, priced_instances, tiny_instance, tiny_instances, tiny_machine
+from tiny import (
+    Fused,
+    Op,
+    Way,
+    best,
+    joint_optimum,
+    priced_instances,
+    random_examples,
+    tiny_instance,
+    tiny_instances,
+    tiny_machine,
+)
 
 from formulations.facts import Facts
 from formulations.joint import JointModel
@@ -28,14 +39,6 @@ from solvers.sequential import solve_unfused
 
 VECTOR = KernelKind.VECTOR
 INPUT, INNER, OUTPUT = Role.INPUT, Role.INTERMEDIATE, Role.OUTPUT
-
-random_examples = settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 JAMMED = [(0, 1, 3), (3, 6, 3), (1, 5, 1), (2, 4, 1), (0, 2, 2), (5, 6, 2), (1, 3, 2)]
 """Blocks A to G (start, end, bytes), never more than 5 bytes at a time, that 5 bytes cannot hold.
