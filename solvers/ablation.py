@@ -22,7 +22,7 @@ from solvers.annealing import anneal
 from solvers.incumbent import Incumbent
 from solvers.interface import Options
 from solvers.joint_search import new_solver
-from solvers.portfolio import ANNEAL_MOST_S, ANNEAL_SHARE
+from solvers.portfolio import annealing_s
 from solvers.sequential import greedy_decisions
 
 
@@ -52,7 +52,7 @@ def ablate(
     """
     incumbent = Incumbent(instance, replace(options, started=time.monotonic()))
     incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
-    anneal(incumbent, min(ANNEAL_MOST_S, ANNEAL_SHARE * incumbent.spare_s))
+    anneal(incumbent, annealing_s(incumbent))
     start = incumbent.best
     found = []
     for family in ("", *families):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from instances.instance import Instance
-from solvers.anneal import Annealer, State
+from solvers.anneal import Annealer
 from solvers.incumbent import Incumbent, Relaxing
 from solvers.interface import Options, Result
-from solvers.periodic import anneal_periodic
+from solvers.periodic import Unrolled, anneal_periodic
 from solvers.sequential import choose_by_bytes_saved, greedy_decisions
 
 PERIODIC_SHARE = 0.7
@@ -25,23 +25,23 @@ def solve_anneal(instance: Instance, options: Options) -> Result:
     return incumbent.finish("anneal")
 
 
-def anneal(incumbent: Incumbent, seconds: float, first: State | None = None) -> State | None:
-    """Anneal for so long, from ``first`` or the cover of the incumbent; the best state found, if any.
+def anneal(incumbent: Incumbent, seconds: float) -> Unrolled | None:
+    """Anneal for so long, from the incumbent or the greedy cover.
 
-    Large models with repeated blocks are annealed block by block first, all blocks alike.
+    Large models with repeated blocks are annealed block by block first, all blocks alike; what that gave is returned.
     """
     if incumbent.over:
-        return first
+        return None
     facts, options, stopped = incumbent.facts, incumbent.options, lambda: incumbent.over
     began = options.elapsed_s
     annealer = Annealer(facts, options.seed)
-    state = first or annealer.state_of(incumbent.best)
+    state = annealer.state_of(incumbent.best)
     if state is None or annealer.decode(state) is None:
         state = annealer.first_state(frozenset(choose_by_bytes_saved(facts)))
-    if facts.large:
-        state = anneal_periodic(incumbent, state.groups, PERIODIC_SHARE * seconds) or state
+    unrolled = anneal_periodic(incumbent, state.groups, PERIODIC_SHARE * seconds) if facts.large else None
+    if unrolled is not None:
+        state = unrolled.whole
     improved = annealer.improve(state, seconds - (options.elapsed_s - began), options, stopped)
-    if improved is None:
-        return None
-    incumbent.offer(annealer.schedule(*improved, incumbent.bounds), "annealing")
-    return improved[0]
+    if improved is not None:
+        incumbent.offer(annealer.schedule(*improved, incumbent.bounds), "annealing")
+    return unrolled

@@ -256,7 +256,16 @@ def find_periodic(facts: Facts) -> Periodic | None:
         return None
 
 
-def anneal_periodic(incumbent: Incumbent, groups: frozenset[int], seconds: float) -> State | None:
+@dataclass(frozen=True)
+class Unrolled:
+    """A state of a few blocks, the same in each, and what it unrolls to."""
+
+    periodic: Periodic
+    short: State
+    whole: State
+
+
+def anneal_periodic(incumbent: Incumbent, groups: frozenset[int], seconds: float) -> Unrolled | None:
     """The best state of the whole that unrolls from annealed blocks, its schedule offered; ``None`` without blocks.
 
     ``groups`` is a cover of the whole to start from.
@@ -267,7 +276,7 @@ def anneal_periodic(incumbent: Incumbent, groups: frozenset[int], seconds: float
         return None
     short, whole = _LevelAnnealer(periodic, options.seed), Annealer(facts, options.seed)
     state = periodic.level(short.first_state(_short_cover(periodic, groups)))
-    best: State | None = None
+    best: Unrolled | None = None
     for share in PHASES:
         improved = short.improve(state, share * seconds, options, lambda: incumbent.over)
         if improved is None:
@@ -278,7 +287,7 @@ def anneal_periodic(incumbent: Incumbent, groups: frozenset[int], seconds: float
         if outcome is not None:
             schedule = whole.schedule(unrolled, outcome, incumbent.bounds)
             if best is None or incumbent.offer(schedule, "annealing of blocks"):
-                best = unrolled
+                best = Unrolled(periodic, state, unrolled)
     return best
 
 

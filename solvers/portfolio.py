@@ -10,14 +10,19 @@ from solvers.dynamic import plan_dynamically
 from solvers.incumbent import Incumbent, Relaxing
 from solvers.interface import Options, Result
 from solvers.joint_search import search_jointly, worth_modelling
+from solvers.lns import search_neighbourhoods
 from solvers.segment_bounds import SegmentBound
 from solvers.sequential import greedy_decisions
 from solvers.stack import stack_decisions
 
-ANNEAL_SHARE, ANNEAL_MOST_S = 0.1, 4.0
-"""Share of the remaining time that annealing gets, and its most; large models get :data:`LARGE_SHARE` instead."""
+ANNEAL_SHARE_PER_OPERATOR, ANNEAL_MOST_SHARE, ANNEAL_S_PER_OPERATOR = 0.004, 0.4, 0.16
+"""Share of the remaining time that annealing gets, per operator and at most, and its most seconds per operator."""
 
-LARGE_SHARE = 0.7
+LARGE_SHARE = 0.5
+"""Share of annealing on a large model."""
+
+HORIZON_SHARE = 0.5
+"""Share of the remaining time in which the relaxation with a horizon goes on, beside the condensed model."""
 
 RELAX_PATIENCE = 0.1
 """Share of the remaining time that is spent waiting for the quick relaxation after annealing."""
@@ -26,10 +31,8 @@ RELAX_PATIENCE = 0.1
 def solve_portfolio(instance: Instance, options: Options) -> Result:
     """Never worse than any solver that it runs.
 
-    Kernels in line first: greedy, and what a stack launches. Then the bounds of one argument; dynamic programming;
-    annealing, beside which the relaxation without a horizon runs in a thread of its own (for a large model that of each
-    segment); then the condensed model; then
-    the joint model.
+    Kernels in line first: greedy, what a stack launches, what AutoFuse would. Then the bounds of one argument, dynamic
+    programming, and what the size of the graph allows.
     """
     incumbent = Incumbent(instance, options)
     facts = incumbent.facts
@@ -39,17 +42,36 @@ def solve_portfolio(instance: Instance, options: Options) -> Result:
         incumbent.offer_decisions(stack_decisions(facts), "stack")
         incumbent.offer_decisions(autofuse_decisions(facts), "autofuse")
     incumbent.prove_quickly()
+    plan_dynamically(incumbent)
     if not incumbent.over:
-        share = LARGE_SHARE if facts.large else ANNEAL_SHARE
-        seconds = share * incumbent.spare_s if facts.large else min(ANNEAL_MOST_S, share * incumbent.spare_s)
-        bounding = SegmentBound(incumbent) if facts.large else Relaxing(incumbent, None, seconds + 1.0)
-        first = plan_dynamically(incumbent)
-        anneal(incumbent, seconds, first)
-        bounding.wait(0.0 if incumbent.over else RELAX_PATIENCE * incumbent.spare_s)
-    if not incumbent.over and not facts.large and options.deterministic_limit is None:
-        Relaxing(incumbent, incumbent.best.latency_ns, 0.5 * incumbent.spare_s).wait(RELAX_PATIENCE * incumbent.spare_s)
-    if worth_modelling(incumbent) and not facts.large:
+        (_search_large if facts.large else _search_small)(incumbent)
+    return incumbent.finish("portfolio")
+
+
+def _search_small(incumbent: Incumbent) -> None:
+    """Annealing, the static relaxation beside it and with its latency as horizon; condensed model; joint model."""
+    seconds = annealing_s(incumbent)
+    relaxing = Relaxing(incumbent, None, seconds + 1.0)
+    anneal(incumbent, seconds)
+    relaxing.wait(RELAX_PATIENCE * incumbent.spare_s)
+    if incumbent.options.deterministic_limit is None and not incumbent.over:
+        relaxing = Relaxing(incumbent, incumbent.best.latency_ns, HORIZON_SHARE * incumbent.spare_s)
+        relaxing.wait(RELAX_PATIENCE * incumbent.spare_s)
+    if worth_modelling(incumbent):
         search_condensed(incumbent)
     if worth_modelling(incumbent):
         search_jointly(incumbent)
-    return incumbent.finish("portfolio")
+
+
+def annealing_s(incumbent: Incumbent) -> float:
+    """Seconds of annealing on a model that is not large."""
+    count = len(incumbent.facts.order)
+    share = min(ANNEAL_MOST_SHARE, ANNEAL_SHARE_PER_OPERATOR * count)
+    return min(ANNEAL_S_PER_OPERATOR * count, share * incumbent.spare_s)
+
+
+def _search_large(incumbent: Incumbent) -> None:
+    """Annealing of the blocks and of the whole, then neighbourhoods of the blocks; bounds of the segments beside."""
+    SegmentBound(incumbent)
+    blocks = anneal(incumbent, LARGE_SHARE * incumbent.spare_s)
+    search_neighbourhoods(incumbent, blocks)

@@ -74,6 +74,14 @@ _ENTRIES = (
         fallback="greedy",
     ),
     Entry(
+        "lns",
+        "solvers.lns",
+        "solve_lns",
+        "large-neighbourhood search: windows of operators decided anew by the joint model, across block borders too",
+        "P. Shaw, CP 1998; solvers/lns.py",
+        fallback="greedy",
+    ),
+    Entry(
         "milp",
         "solvers.milp",
         "solve_milp",

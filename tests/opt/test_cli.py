@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ COMMANDS = (
     "validate",
     "report",
     "compare",
+    "benchmark",
     "cost",
     "calibrate",
     "models",
@@ -477,7 +479,8 @@ def test_progress_is_shown_on_a_terminal(files: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_an_interrupt_leaves_no_traceback(files: Path, tmp_path: Path) -> None:
+def test_a_second_interrupt_leaves_no_traceback(files: Path, tmp_path: Path) -> None:
+    """A search that does not listen ends with the process at the second Ctrl-C."""
     code = (
         "import signal, time, opt.main; from opt import api; "
         "api.solve_and_replay = lambda *_, **__: (print('searching', flush=True), time.sleep(60)); "
@@ -490,7 +493,35 @@ def test_an_interrupt_leaves_no_traceback(files: Path, tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "searching\n"
         process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     assert process.returncode == 130
     assert err == "tilewright: interrupted\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_gives_the_best_so_far(tmp_path: Path, number: signal.Signals) -> None:
+    """With ten minutes to go, one signal is enough for the answer: written, replayed, exit code 0."""
+    layer, schedule = tmp_path / "layer.json", tmp_path / "s.json"
+    model = ("qwen3-30b-a3b", "--phase", "decode", "--batch", "4", "--context", "1024", "--layers", "1")
+    assert tilewright("generate", *model, "-o", layer).code == 0
+    code = (
+        "import signal, opt.main; from solvers import progress; "
+        "found = progress.Progress.objective; "
+        "progress.Progress.objective = lambda *a: (found(*a), print('found', flush=True)); "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); opt.main.main()"
+    )
+    command = [sys.executable, "-c", code, "solve", str(layer), "--time-limit", "600", "-o", str(schedule)]
+    with subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "found\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "the same integer" in err
+    assert tilewright("validate", layer, schedule).code == 0

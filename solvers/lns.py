@@ -1,0 +1,150 @@
+"""Large-neighbourhood search on the joint model: part of the decisions is freed, CP-SAT decides it anew.
+
+A neighbourhood is a window of operators in topological order: which kernels hold them, in which implementation, and
+where these read and write are free; so are all times and addresses; everything else stays as in the incumbent. Where a
+large model repeats, the search runs on a few blocks (``solvers.periodic``), windows across their borders included, and
+each better answer there is made the same in every block, unrolled over the whole and judged there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from ortools.sat.python import cp_model
+
+from formulations.facts import Facts
+from formulations.joint import JointModel
+from formulations.joint_answers import hint, read_back
+from instances.instance import Instance
+from instances.schedule import Schedule
+from solvers.anneal import Annealer, State
+from solvers.dynamic import best_state, plan_dynamically
+from solvers.incumbent import Incumbent
+from solvers.interface import Options, Result
+from solvers.joint_search import new_solver
+from solvers.periodic import Periodic, Unrolled, find_periodic
+from solvers.sequential import greedy_decisions
+
+RADIUS = (2, 6)
+"""Fewest and most operators on either side of the middle of a window."""
+
+ROUND_S = 3.0
+"""Most seconds of one neighbourhood."""
+
+MOST_FAILURES = 40
+"""Neighbourhoods in a row without improvement after which the search ends."""
+
+
+def solve_lns(instance: Instance, options: Options) -> Result:
+    """Large-neighbourhood search from the best of the greedy schedule and dynamic programming."""
+    incumbent = Incumbent(instance, options)
+    incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
+    incumbent.offer_warm_start()
+    plan_dynamically(incumbent)
+    incumbent.prove_quickly()
+    search_neighbourhoods(incumbent)
+    return incumbent.finish("lns")
+
+
+def search_neighbourhoods(incumbent: Incumbent, blocks: Unrolled | None = None) -> None:
+    """Search until the time is up or nothing improves any more; on the blocks of a large model, or the whole.
+
+    ``blocks`` is what annealing of the blocks gave; without it their search starts from dynamic programming.
+    """
+    if incumbent.over:
+        return
+    facts = incumbent.facts
+    periodic = blocks.periodic if blocks else find_periodic(facts) if facts.large else None
+    if periodic is None:
+        _Neighbourhoods(facts, incumbent.best, incumbent).run(lambda found: incumbent.offer(found, "neighbourhoods"))
+        return
+    state = blocks.short if blocks else best_state(periodic.short)
+    start = None if state is None else _scheduled(Annealer(periodic.short, incumbent.options.seed), state)
+    if start is not None:
+        _Neighbourhoods(periodic.short, start, incumbent).run(_unrolled(incumbent, periodic))
+
+
+def _scheduled(annealer: Annealer, state: State) -> Schedule | None:
+    """The schedule of a state, if it can be decoded and packed."""
+    outcome = annealer.decode(state)
+    return None if outcome is None else annealer.schedule(state, outcome, {"none": 0})
+
+
+def _unrolled(incumbent: Incumbent, periodic: Periodic) -> Callable[[Schedule], object]:
+    """What offers a schedule of the blocks as one of the whole."""
+    short, whole = Annealer(periodic.short, incumbent.options.seed), Annealer(incumbent.facts, incumbent.options.seed)
+
+    def offer(schedule: Schedule) -> None:
+        state = short.state_of(schedule)
+        if state is None:
+            return
+        unrolled = periodic.unroll(periodic.level(state))
+        outcome = whole.decode(unrolled, incumbent.best.latency_ns)
+        if outcome is not None:
+            incumbent.offer(whole.schedule(unrolled, outcome, incumbent.bounds), "neighbourhoods of blocks")
+
+    return offer
+
+
+class _Neighbourhoods:
+    """The search on one instance, from a schedule of it."""
+
+    def __init__(self, facts: Facts, start: Schedule, incumbent: Incumbent) -> None:
+        self._facts = facts
+        self._best = start
+        self._incumbent = incumbent
+        self._random = random.Random(incumbent.options.seed)
+        self._model = JointModel(facts.instance, start.latency_ns, incumbent.options.leave_out)
+
+    def run(self, improved: Callable[[Schedule], object]) -> None:
+        """Go through neighbourhoods; ``improved`` is called with each better schedule."""
+        failures = 0
+        while failures < MOST_FAILURES and not self._incumbent.over:
+            found = self._round()
+            failures = 0 if found else failures + 1
+            if found:
+                improved(self._best)
+
+    def _round(self) -> bool:
+        """One neighbourhood; whether it had a better schedule."""
+        joint, options = self._model, self._incumbent.options
+        try:
+            hint(joint, self._best)
+        except ValueError:  # a warm start from outside the candidates has no neighbours
+            return False
+        known = joint.model.proto.solution_hint
+        values = dict(zip(known.vars, known.values, strict=True))
+        model = joint.model.clone()
+        model.add(joint.latency <= self._best.latency_ns - 1)
+        for variable in self._fixed():
+            model.add(variable == values[variable.index])
+        solver = new_solver(options, min(ROUND_S, self._incumbent.spare_s))
+        solver.parameters.random_seed = self._random.randrange(2**31)
+        if options.deterministic_limit is not None:
+            solver.parameters.max_deterministic_time = options.deterministic_limit
+        with self._incumbent.watching(solver.stop_search):
+            status = solver.solve(model)
+        if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            return False
+        trial = Incumbent(self._facts.instance, Options(seed=options.seed))
+        if not trial.offer_decisions(read_back(joint, solver.value), "lns"):
+            return False
+        self._best = trial.best
+        return True
+
+    def _fixed(self) -> list[cp_model.IntVar]:
+        """The decisions outside of a random window."""
+        joint, facts = self._model, self._facts
+        names = list(facts.order)
+        middle, radius = self._random.randrange(len(names)), self._random.randint(*RADIUS)
+        window = names[max(0, middle - radius) : middle + radius + 1]
+        free = {g for name in window for g in facts.instance.candidates_of[name]}
+        touched = {t for g in free for t in (*facts.instance.candidates[g].reads, *facts.instance.candidates[g].writes)}
+        fixed = [y for g, y in enumerate(joint.y) if g not in free]
+        fixed += [x for (g, _), x in joint.x.items() if g not in free]
+        for routes in (joint.stream, joint.near, joint.far, joint.back):
+            fixed += [flag for (g, t), flag in routes.items() if g not in free and t not in touched]
+        for flags in (joint.keep, joint.spill, joint.fill):
+            fixed += [flag for t, flag in flags.items() if t not in touched]
+        return fixed
