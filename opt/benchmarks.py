@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+from instances.catalogue import load_model
 from instances.documents import digest, write_text
 from instances.instance import Instance
 from opt import api
@@ -38,8 +39,12 @@ CHIPS = ("ascend910b2", "ascend950pr")
 PHASES: tuple[tuple[Phase, int], ...] = (("decode", 1), ("decode", 32), ("prefill", 1))
 """What decoders do, with the number of sequences."""
 
-SETS = {"layers": 1, "models": None}
-"""Name of a set and the layers of its models; ``None`` is all of them."""
+SETS = ("layers", "models", "growth")
+"""One layer of each model; all of its layers; one model with more and more layers."""
+
+GROWTH_MODEL = "llama-3-70b"
+GROWTH_LAYERS = (1, 2, 4, 8, 16, 32, 64, 94)
+"""Layers of the growth set; more than the model has are more of the same."""
 
 
 @dataclass(frozen=True)
@@ -52,31 +57,43 @@ class Case:
     tp: int
     layers: int | None
     machine: str
+    growing: bool = False
 
     @property
     def name(self) -> str:
         """How tables call it."""
         what = f"{self.phase} {self.batch}" if self.phase == "decode" else self.phase
-        return f"{self.model} {what}"
+        return f"{self.model} {what}" + (f", {self.layers} layers" if self.growing else "")
 
     def build(self) -> Instance:
         """The instance itself; takes up to some seconds."""
         decoding, causal = self.phase == "decode", self.model in DECODERS
+        config = load_model(self.model)
+        if self.growing:
+            config = config.model_copy(update={"layers": max(config.layers, self.layers or 1)})
         return api.generate(
-            self.model,
+            config,
             phase=self.phase,
             batch=self.batch,
             tokens=None if decoding or not causal else PREFILL_TOKENS,
             context=CONTEXT if decoding else None,
             layers=self.layers,
             tp=self.tp,
+            ends=False if self.growing else None,
             machine=self.machine,
         )
 
 
 def cases(set_name: str) -> list[Case]:
     """The cases of one of :data:`SETS`."""
-    layers = SETS[set_name]
+    if set_name == "growth":
+        tp, chip = DECODERS[GROWTH_MODEL], CHIPS[0]
+        return [
+            Case(GROWTH_MODEL, phase, batch, tp, layers, chip, growing=True)
+            for phase, batch in PHASES[1:]
+            for layers in GROWTH_LAYERS
+        ]
+    layers = 1 if set_name == "layers" else None
     found = []
     for machine in CHIPS:
         for model, tp in DECODERS.items():

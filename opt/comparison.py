@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,6 +29,7 @@ class Run:
 
     instance: str
     machine: str
+    operators: int
     solver: str
     seed: int
     runtime_s: float
@@ -41,7 +43,7 @@ class Row:
 
     ``answered_by`` differs from ``solver`` where a fallback stepped in. ``best_bound_ns`` is the highest bound that any
     solver proved for the instance, ``gap_to_best_bound`` the relative distance from it; ``binds`` names the resource or
-    path whose bound alone is highest.
+    path whose bound alone is highest; ``peak_mib`` is the peak memory of the process until then, 0 where unknown.
     """
 
     instance: str
@@ -58,6 +60,8 @@ class Row:
     seed: int
     workers: int
     status: str
+    operators: int
+    peak_mib: int
 
     @property
     def question(self) -> tuple[str, str]:
@@ -87,12 +91,16 @@ def run_all(
     solvers: Sequence[str],
     *,
     time_limit: float,
+    gap: float = 0.0,
     workers: int = 0,
     seed: int = 0,
     on_run: Callable[[Run], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Run]:
-    """Every solver on every instance, ``time_limit`` seconds each; where told to stop, those until then."""
+    """Every solver on every instance, ``time_limit`` seconds each or to a relative ``gap``.
+
+    Where told to stop, those until then.
+    """
     runs: list[Run] = []
     for label, instance in instances.items():
         for solver in solvers:
@@ -102,12 +110,13 @@ def run_all(
             result, error = None, None
             try:
                 result = api.solve(
-                    instance, time_limit, solver, workers, seed, started=started, should_stop=should_stop
+                    instance, time_limit, solver, workers, seed, gap, started=started, should_stop=should_stop
                 )
             except TilewrightError as reason:
                 error = reason
             runtime = result.runtime_s if result is not None else time.monotonic() - started
-            runs.append(Run(label, instance.machine.name, solver, seed, runtime, result, error))
+            operators = len(instance.graph.operators)
+            runs.append(Run(label, instance.machine.name, operators, solver, seed, runtime, result, error))
             if on_run:
                 on_run(runs[-1])
     return runs
@@ -155,7 +164,19 @@ def _row(run: Run) -> Row:
         seed=run.seed,
         workers=0 if result is None else result.workers,
         status=missing if result is None else result.status.value,
+        operators=run.operators,
+        peak_mib=_peak_mib(),
     )
+
+
+def _peak_mib() -> int:
+    """Peak resident memory of this process; 0 where the platform does not say."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:

@@ -56,33 +56,25 @@ def _verdict(answers: Sequence[Row], main: str, time_limit_s: float) -> str:
 
 
 def _table(rows: Sequence[Row], answers: Sequence[Row]) -> str:
-    header = (
-        "instance",
-        "chip",
-        "latency us",
-        "bound us",
-        "gap",
-        "proved by",
-        "time s",
-        "less than stack",
-        "than greedy",
-    )
+    numbers = ("operators", "latency us", "bound us", "gap", "time s", "peak MiB", "less than stack", "than greedy")
     return markdown_table(
-        header,
+        ("instance", "chip", *numbers, "proved by"),
         [
             (
                 row.instance,
                 row.machine.removeprefix("ascend"),
+                f"{row.operators}",
                 microseconds(row.objective_ns),
                 microseconds(row.best_bound_ns),
                 percent(row.gap_to_best_bound),
-                row.bound_by,
                 f"{row.runtime_s:.1f}",
+                f"{row.peak_mib or '-'}",
                 *(percent(_gain(rows, row, baseline)) for baseline in BASELINES),
+                row.bound_by,
             )
             for row in answers
         ],
-        ("latency us", "bound us", "gap", "time s", "less than stack", "than greedy"),
+        numbers,
     )
 
 

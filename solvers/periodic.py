@@ -110,28 +110,20 @@ class Periodic:
                 for access in operator.reads
             )
             kept.append(operator.model_copy(update={"reads": reads}))
-        names = {operator.name for operator in kept}
         touched = {tensor for operator in kept for tensor in _accessed(operator)}
-        found: dict[tuple[str, ...], Candidate] = {}
+        found: list[Candidate] = []
         twin = {operators[i].name: operators[i - self.removed].name for i in range(cut, self.tail) if i >= self.removed}
         for candidate in instance.candidates:
             positions = [self.facts.order[name] for name in candidate.operators]
-            if max(positions) < cut or min(positions) >= self.tail:
-                moved = candidate
+            if max(positions) < cut:
+                found.append(candidate)
             elif max(positions) >= self.tail and min(positions) >= self.tail - self.repetition.period:
-                moved = candidate.model_copy(
-                    update={"operators": tuple(twin.get(name, name) for name in candidate.operators)}
-                )
-            else:
-                continue
-            if min(positions) >= self.tail - self.repetition.period and max(positions) >= self.tail:
                 update = {
                     side: tuple(renamed.get(t, t) if t not in touched else t for t in getattr(candidate, side))
                     for side in ("reads", "writes")
                 }
-                moved = moved.model_copy(update=update)
-            if names.issuperset(moved.operators):
-                found.setdefault(tuple(sorted(moved.operators)), moved)
+                update["operators"] = tuple(twin.get(name, name) for name in candidate.operators)
+                found.append(candidate.model_copy(update=update))
         return Instance(
             name=f"{instance.name}-short",
             graph=type(graph)(
@@ -141,7 +133,7 @@ class Periodic:
             ),
             machine=instance.machine,
             templates=instance.templates,
-            candidates=tuple(found.values()),
+            candidates=tuple(found),
             census=instance.census,
         )
 

@@ -36,6 +36,7 @@ from opt.comparison import (
     tabulate,
 )
 from opt.results_page import results_page
+from solvers.interface import Options
 from solvers.registry import DEFAULT_SOLVER, find_solver
 
 HEURISTICS = frozenset({"unfused", "autofuse", "stack", "greedy", "dp"})
@@ -43,17 +44,22 @@ HEURISTICS = frozenset({"unfused", "autofuse", "stack", "greedy", "dp"})
 
 HEURISTIC_S = 1.0
 
-TITLES = {"layers": "Benchmark: one layer", "models": "Benchmark: whole models"}
+TITLES = {
+    "layers": "Benchmark: one layer",
+    "models": "Benchmark: whole models",
+    "growth": "Benchmark: from 1 to 94 layers",
+}
 
 
 @app.command()
 def benchmark(
-    set_name: Annotated[str, typer.Argument(metavar="SET", help="Which instances: layers or models.")],
+    set_name: Annotated[str, typer.Argument(metavar="SET", help="Which instances: layers, models or growth.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV table of runs; those in it are not run again.")],
     solvers: Annotated[
         str, typer.Option(help="Names with commas between; the first is the one the page is about.")
     ] = f"{DEFAULT_SOLVER},dp,greedy,stack,autofuse,unfused",
     time_limit: Annotated[float, typer.Option(help="Seconds for each run of a solver that searches.")] = 60.0,
+    gap: Annotated[float, typer.Option(help="Relative gap at which a solver may stop.")] = 0.0,
     only: Annotated[str, typer.Option(help="Instances whose name and chip hold this text.")] = "",
     page: Annotated[Path | None, typer.Option(help="Markdown page to write.")] = None,
     best_known: Annotated[Path | None, typer.Option(help="Table of best-known values to bring up to date.")] = None,
@@ -79,7 +85,7 @@ def benchmark(
         for case in chosen:
             if told():
                 return
-            fresh = _run(case, names, rows, time_limit, workers, seed, told)
+            fresh = _run(case, names, rows, Options(time_limit_s=time_limit, workers=workers, seed=seed, gap=gap), told)
             if fresh is not None:
                 found.append(_best(set_name, case, fresh, rows))
                 rows[:] = beside(rows)
@@ -90,7 +96,8 @@ def benchmark(
     if best_known is not None:
         write_best_known(improve_best_known(read_best_known(best_known), found), best_known)
     if page is not None:
-        command = f"tilewright benchmark {set_name} --time-limit {time_limit:g} -o {output} --page {page}"
+        until = f" --gap {gap:g}" if gap else ""
+        command = f"tilewright benchmark {set_name} --time-limit {time_limit:g}{until} -o {output} --page {page}"
         write_text(page, results_page(rows, names[0], TITLES[set_name], command, time_limit))
 
 
@@ -98,20 +105,25 @@ def _run(
     case: Case,
     names: list[str],
     rows: list[Row],
-    time_limit: float,
-    workers: int,
-    seed: int,
+    options: Options,
     told: Callable[[], bool],
 ) -> str | None:
     """Run what the table does not have yet, and add it; the instance's form if anything was run."""
     done = {(row.question, row.solver, row.seed) for row in rows}
-    missing = [name for name in names if ((case.name, case.machine), name, seed) not in done]
+    missing = [name for name in names if ((case.name, case.machine), name, options.seed) not in done]
     if not missing:
         return None
     instance = case.build()
     for name in missing:
-        limit = HEURISTIC_S if name in HEURISTICS else time_limit
-        runs = run_all({case.name: instance}, [name], time_limit=limit, workers=workers, seed=seed, should_stop=told)
+        runs = run_all(
+            {case.name: instance},
+            [name],
+            time_limit=HEURISTIC_S if name in HEURISTICS else options.time_limit_s,
+            gap=options.gap,
+            workers=options.workers,
+            seed=options.seed,
+            should_stop=told,
+        )
         if told():  # cut short: not a result of this benchmark
             return None
         rows += tabulate(runs)

@@ -25,7 +25,22 @@ def row(solver: str, objective: int | None, bound: int | None, instance: str = "
     """A row as a run leaves it."""
     status = "no schedule" if objective is None else "feasible"
     return Row(
-        instance, machine, solver, solver, objective, bound, "relaxation", None, None, "l2_work", 1.5, 0, 2, status
+        instance,
+        machine,
+        solver,
+        solver,
+        objective,
+        bound,
+        "relaxation",
+        None,
+        None,
+        "l2_work",
+        1.5,
+        0,
+        2,
+        status,
+        9,
+        300,
     )
 
 
