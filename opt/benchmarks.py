@@ -43,7 +43,7 @@ SETS = ("layers", "models", "growth")
 """One layer of each model; all of its layers; one model with more and more layers."""
 
 GROWTH_MODEL = "llama-3-70b"
-GROWTH_LAYERS = (1, 2, 4, 8, 16, 32, 64, 94)
+GROWTH_LAYERS = (1, 4, 16, 48, 94)
 """Layers of the growth set; more than the model has are more of the same."""
 
 
