@@ -42,7 +42,7 @@ class Level:
 
 
 CHANNEL_LEVELS = (
-    Level(0.003, frozenset({"addresses", "cores", "l2_rate", "energy"}), 0.35),
+    Level(0.003, frozenset({"addresses", "cores", "l2_rate", "energy"}), 0.5),
     Level(0.003, frozenset({"addresses", "energy"}), 0.5),
     Level(0.0, frozenset({"addresses", "energy"}), 0.8),
 )
