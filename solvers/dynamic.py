@@ -41,26 +41,24 @@ def solve_dp(instance: Instance, options: Options) -> Result:
     return incumbent.finish("dp")
 
 
-def plan_dynamically(incumbent: Incumbent) -> State | None:
-    """Offer the schedule that dynamic programming finds; its state, if there is one.
+def plan_dynamically(incumbent: Incumbent) -> None:
+    """Offer the schedule that dynamic programming finds, if L2 holds it.
 
     Where a large model repeats, the programme runs on a few blocks and is unrolled.
     """
     facts = incumbent.facts
     if incumbent.over:
-        return None
+        return
     periodic = find_periodic(facts) if facts.large else None
-    annealer = Annealer(facts, incumbent.options.seed)
     state = best_state(facts if periodic is None else periodic.short)
     if state is None:
-        return None
+        return
     if periodic is not None:
         state = periodic.unroll(periodic.level(state))
+    annealer = Annealer(facts, incumbent.options.seed)
     outcome = annealer.decode(state)
-    if outcome is None:
-        return None
-    incumbent.offer(annealer.schedule(state, outcome, incumbent.bounds), "dynamic programming")
-    return state
+    if outcome is not None:
+        incumbent.offer(annealer.schedule(state, outcome, incumbent.bounds), "dynamic programming")
 
 
 @dataclass(frozen=True)
