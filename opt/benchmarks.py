@@ -47,6 +47,11 @@ GROWTH_LAYERS = (1, 4, 16, 48, 94)
 """Layers of the growth set; more than the model has are more of the same."""
 
 
+def kind(phase: Phase, batch: int) -> str:
+    """How names call what is run: the number of sequences counts where one token of each is decoded."""
+    return f"{phase} {batch}" if phase == "decode" else phase
+
+
 @dataclass(frozen=True)
 class Case:
     """One instance of the benchmark."""
@@ -62,8 +67,7 @@ class Case:
     @property
     def name(self) -> str:
         """How tables call it."""
-        what = f"{self.phase} {self.batch}" if self.phase == "decode" else self.phase
-        return f"{self.model} {what}" + (f", {self.layers} layers" if self.growing else "")
+        return f"{self.model} {kind(self.phase, self.batch)}" + (f", {self.layers} layers" if self.growing else "")
 
     def build(self) -> Instance:
         """The instance itself; takes up to some seconds."""

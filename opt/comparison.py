@@ -19,8 +19,14 @@ from opt import api
 from opt.words import markdown_table, microseconds, percent
 from solvers.interface import Result
 
-SINGLE = ("hbm_traffic", "cube_work", "vector_work", "l2_work", "critical_path")
-"""Bounds by one argument each: what would bind if all else cost nothing."""
+BINDS = {
+    "hbm_traffic": "the HBM channel",
+    "cube_work": "the cube cores",
+    "vector_work": "the vector cores",
+    "l2_work": "the rate of L2",
+    "critical_path": "one kernel after the other",
+}
+"""Bounds by one argument each, and what would bind by it if all else cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ def beside(rows: Sequence[Row]) -> list[Row]:
 
 def _row(run: Run) -> Row:
     result = run.result
-    single = {} if result is None else {argument: result.bounds_ns.get(argument, 0) for argument in SINGLE}
+    single = {} if result is None else {argument: result.bounds_ns.get(argument, 0) for argument in BINDS}
     missing = "no schedule" if isinstance(run.error, NoScheduleError) else "failed"
     return Row(
         instance=run.instance,

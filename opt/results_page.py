@@ -5,38 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, geometric_mean
 
-from opt.comparison import SUMMARY_HEADER, Row, summarise, summary_cells
+from opt.benchmarks import PHASES, kind
+from opt.comparison import BINDS, SUMMARY_HEADER, Row, summarise, summary_cells
 from opt.words import markdown_table, microseconds, percent
 
 BASELINES = ("stack", "greedy")
 HARDLY = 0.02
 """Gain below which the page says what binds instead."""
 
-BINDING = {
-    "hbm_traffic": "the HBM channel",
-    "cube_work": "the cube cores",
-    "vector_work": "the vector cores",
-    "l2_work": "the rate of L2",
-    "critical_path": "one kernel after the other",
-}
 
+def results_page(rows: Sequence[Row], main: str, title: str, command: str, time_limit_s: float, asked: int) -> str:
+    """The page in Markdown.
 
-def results_page(rows: Sequence[Row], main: str, title: str, command: str, time_limit_s: float) -> str:
-    """The page in Markdown; ``main`` is the solver whose answers count, ``command`` wrote the table."""
+    ``main`` is the solver whose answers count; ``command`` writes the table, which has ``asked`` instances when it is
+    complete. Comparisons are left out where nobody else was run.
+    """
     answers = [row for row in rows if row.solver == main and row.gap_to_best_bound is not None]
+    done = len({row.question for row in rows})
+    left = "" if done >= asked else f" {done} of its {asked} instances have been run so far."
     parts = [
         f"# {title}",
-        f"`{command}` wrote this page and the table of runs beside it.",
+        f"`{command}` writes this page and the table of runs beside it.{left}",
         _verdict(answers, main, time_limit_s),
         _table(rows, answers),
-        "## Solvers side by side",
-        "Wins are instances on which nobody was faster; the gap is to the best bound proven by any; heuristics get "
-        "a second each.",
-        markdown_table(SUMMARY_HEADER, map(summary_cells, summarise(rows)), SUMMARY_HEADER[1:]),
-        f"## Where `{main}` wins",
-        _gains(rows, answers, main),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    if any(row.solver != main for row in rows):
+        parts += [
+            "## Solvers side by side",
+            "Wins are instances on which nobody was faster; the gap is to the best bound proven by any; heuristics get "
+            "a second each.",
+            markdown_table(SUMMARY_HEADER, map(summary_cells, summarise(rows)), SUMMARY_HEADER[1:]),
+        ]
+    if gains := _gains(rows, answers):
+        parts += [f"## Where `{main}` wins", gains]
+    return "\n\n".join(parts) + "\n"
 
 
 def _verdict(answers: Sequence[Row], main: str, time_limit_s: float) -> str:
@@ -56,7 +58,16 @@ def _verdict(answers: Sequence[Row], main: str, time_limit_s: float) -> str:
 
 
 def _table(rows: Sequence[Row], answers: Sequence[Row]) -> str:
-    numbers = ("operators", "latency us", "bound us", "gap", "time s", "peak MiB", "less than stack", "than greedy")
+    compared = [baseline for baseline in BASELINES if any(row.solver == baseline for row in rows)]
+    numbers = (
+        "operators",
+        "latency us",
+        "bound us",
+        "gap",
+        "time s",
+        "peak MiB",
+        *(f"less than {b}" for b in compared),
+    )
     return markdown_table(
         ("instance", "chip", *numbers, "proved by"),
         [
@@ -69,7 +80,7 @@ def _table(rows: Sequence[Row], answers: Sequence[Row]) -> str:
                 percent(row.gap_to_best_bound),
                 f"{row.runtime_s:.1f}",
                 f"{row.peak_mib or '-'}",
-                *(percent(_gain(rows, row, baseline)) for baseline in BASELINES),
+                *(percent(_gain(rows, row, baseline)) for baseline in compared),
                 row.bound_by,
             )
             for row in answers
@@ -86,12 +97,14 @@ def _gain(rows: Sequence[Row], answer: Row, baseline: str) -> float | None:
     return 1 - answer.objective_ns / other.objective_ns
 
 
-def _gains(rows: Sequence[Row], answers: Sequence[Row], main: str) -> str:
-    """By phase and chip, and where hardly anything is won."""
+def _gains(rows: Sequence[Row], answers: Sequence[Row]) -> str:
+    """By phase and chip, and where hardly anything is won; empty where there is nothing to compare with."""
     lines = []
     for machine in dict.fromkeys(row.machine for row in answers):
-        for phase in ("decode 1", "decode 32", "prefill"):
-            here = [row for row in answers if row.machine == machine and row.instance.endswith(f" {phase}")]
+        for phase, batch in PHASES:
+            here = [
+                row for row in answers if row.machine == machine and row.instance.endswith(f" {kind(phase, batch)}")
+            ]
             won = {
                 baseline: [1 - gain for row in here if (gain := _gain(rows, row, baseline)) is not None]
                 for baseline in BASELINES
@@ -100,16 +113,16 @@ def _gains(rows: Sequence[Row], answers: Sequence[Row], main: str) -> str:
                 means = " and ".join(
                     f"{percent(1 - geometric_mean(ratios))} less than `{baseline}`" for baseline, ratios in won.items()
                 )
-                lines.append(f"- {machine.removeprefix('ascend')}, {phase}: {means} (geometric mean).")
-    hardly = [
-        f"{row.instance} on {row.machine.removeprefix('ascend')} ({percent(gain)}): {BINDING[row.binds]}"
-        for row in answers
-        if (gain := min((_gain(rows, row, b) or 0.0 for b in BASELINES), default=0.0)) < HARDLY
-    ]
+                lines.append(f"- {machine.removeprefix('ascend')}, {kind(phase, batch)}: {means} (geometric mean).")
+    hardly = []
+    for row in answers:
+        gains = [gain for baseline in BASELINES if (gain := _gain(rows, row, baseline)) is not None]
+        if gains and min(gains) < HARDLY:
+            chip = row.machine.removeprefix("ascend")
+            hardly.append(f"- {row.instance} on {chip} ({percent(min(gains))}): {BINDS[row.binds]}.")
     if hardly:
         lines.append(
             f"\nHardly anything (less than {percent(HARDLY)} over the better baseline) is won here; after each, what "
             "binds if all else is free:\n"
         )
-        lines += [f"- {line}." for line in hardly]
-    return "\n".join(lines)
+    return "\n".join([*lines, *hardly])

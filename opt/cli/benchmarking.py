@@ -44,6 +44,8 @@ HEURISTICS = frozenset({"unfused", "autofuse", "stack", "greedy", "dp"})
 
 HEURISTIC_S = 1.0
 
+SOLVERS = f"{DEFAULT_SOLVER},dp,greedy,stack,autofuse,unfused"
+
 TITLES = {
     "layers": "Benchmark: one layer",
     "models": "Benchmark: whole models",
@@ -57,7 +59,7 @@ def benchmark(
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV table of runs; those in it are not run again.")],
     solvers: Annotated[
         str, typer.Option(help="Names with commas between; the first is the one the page is about.")
-    ] = f"{DEFAULT_SOLVER},dp,greedy,stack,autofuse,unfused",
+    ] = SOLVERS,
     time_limit: Annotated[float, typer.Option(help="Seconds for each run of a solver that searches.")] = 60.0,
     gap: Annotated[float, typer.Option(help="Relative gap at which a solver may stop.")] = 0.0,
     only: Annotated[str, typer.Option(help="Instances whose name and chip hold this text.")] = "",
@@ -97,8 +99,10 @@ def benchmark(
         write_best_known(improve_best_known(read_best_known(best_known), found), best_known)
     if page is not None:
         until = f" --gap {gap:g}" if gap else ""
-        command = f"tilewright benchmark {set_name} --time-limit {time_limit:g}{until} -o {output} --page {page}"
-        write_text(page, results_page(rows, names[0], TITLES[set_name], command, time_limit))
+        by = "" if solvers == SOLVERS else f" --solvers {solvers}"
+        command = f"tilewright benchmark {set_name} --time-limit {time_limit:g}{until}{by} -o {output} --page {page}"
+        asked = len(cases(set_name))
+        write_text(page, results_page(rows, names[0], TITLES[set_name], command, time_limit, asked))
 
 
 def _run(

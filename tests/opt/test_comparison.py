@@ -79,10 +79,20 @@ def test_page_counts_gaps_and_gains() -> None:
             row("greedy", 101, 100, "m decode 1"),
         ]
     )
-    page = results_page(rows, "portfolio", "Benchmark", "command", 60)
+    page = results_page(rows, "portfolio", "Benchmark", "command", 60, 1)
     assert "1 within 1 % of the proven bound, 1 within 3 %, 1 optimal, 1 of these in less than 10 s" in page
     assert "a, decode 1: 20.00 % less than `stack` and 0.99 % less than `greedy`" in page
     assert "m decode 1 on a (0.99 %): the rate of L2" in page
+    assert "so far" not in page
+
+
+def test_page_compares_with_nobody_where_nobody_was_run() -> None:
+    """No gain is claimed or denied without a baseline, and what is missing of the set is said."""
+    page = results_page(beside([row("portfolio", 100, 100, "m prefill")]), "portfolio", "Benchmark", "command", 60, 4)
+    assert "1 of its 4 instances have been run so far" in page
+    assert "Hardly" not in page
+    assert "less than" not in page.splitlines()[6]
+    assert "side by side" not in page
 
 
 def value(objective: int, bound: int, form_of: str = "f") -> BestKnown:
