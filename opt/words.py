@@ -28,4 +28,5 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right:
     """A table in Markdown; the columns named in ``right`` are numbers."""
     numbers = frozenset(right)
     ruler = ["---:" if column in numbers else "---" for column in columns]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ruler, *rows))
+    lines = (columns, ruler, *rows)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)

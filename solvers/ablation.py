@@ -19,11 +19,10 @@ from formulations.joint_core import DECIDING
 from instances.instance import Instance
 from instances.schedule import Schedule
 from solvers.annealing import anneal
-from solvers.incumbent import Incumbent
 from solvers.interface import Options
 from solvers.joint_search import new_solver
 from solvers.portfolio import annealing_s
-from solvers.sequential import greedy_decisions
+from solvers.sequential import begin
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,7 @@ def ablate(
 
     Raises :class:`ValueError` for a family that there is none of.
     """
-    incumbent = Incumbent(instance, replace(options, started=time.monotonic()))
-    incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
+    incumbent = begin(instance, replace(options, started=time.monotonic()))
     anneal(incumbent, annealing_s(incumbent))
     start = incumbent.best
     found = []

@@ -128,6 +128,11 @@ class Annealer:
         except NoScheduleError:
             return None
 
+    def scheduled(self, state: State, bounds: dict[str, int], limit: float = math.inf) -> Schedule | None:
+        """:meth:`decode` and :meth:`schedule` in one."""
+        outcome = self.decode(state, limit)
+        return None if outcome is None else self.schedule(state, outcome, bounds)
+
     # ------------------------------------------------------------------ states
 
     def first_state(self, groups: frozenset[int]) -> State:

@@ -7,7 +7,7 @@ from solvers.anneal import Annealer
 from solvers.incumbent import Incumbent, Relaxing
 from solvers.interface import Options, Result
 from solvers.periodic import Unrolled, anneal_periodic
-from solvers.sequential import choose_by_bytes_saved, greedy_decisions
+from solvers.sequential import begin, choose_by_bytes_saved
 
 PERIODIC_SHARE = 0.7
 """Share of annealing's seconds in which the blocks of a large model are annealed together, before the whole is."""
@@ -15,9 +15,7 @@ PERIODIC_SHARE = 0.7
 
 def solve_anneal(instance: Instance, options: Options) -> Result:
     """Annealing for all the time there is, from the greedy cover; the relaxation beside it."""
-    incumbent = Incumbent(instance, options)
-    incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
-    incumbent.offer_warm_start()
+    incumbent = begin(instance, options)
     incumbent.prove_quickly()
     relaxing = Relaxing(incumbent, None, incumbent.spare_s)
     anneal(incumbent, incumbent.spare_s)

@@ -77,13 +77,10 @@ def _solve(incumbent: Incumbent, level: Level) -> None:
     if "cores" not in level.left_out:
         with suppress(ValueError):  # a warm start from outside the candidates still stands, as a horizon
             hint(model, incumbent.best)
-    repeatable = options.deterministic_limit is not None
-    model.model.add(model.latency >= (facts.compulsory_ns if repeatable else max(incumbent.bounds.values())))
+    model.model.add(model.latency >= incumbent.usable_bound_ns)
     # its own gap says nothing of the incumbent's
     solver = new_solver(replace(options, gap=0.0), level.portion * incumbent.spare_s)
     solver.parameters.subsolvers.extend(SUBSOLVERS)
-    if options.deterministic_limit is not None:
-        solver.parameters.max_deterministic_time = options.deterministic_limit
     solver.best_bound_callback = lambda bound: progress.bound(round(bound), "condensed")
     with incumbent.watching(solver.stop_search):
         status = solver.solve(model.model, _Decoding(incumbent, model, whole=level.whole))
@@ -132,6 +129,5 @@ class _Decoding(cp_model.CpSolverSolutionCallback):
 
     def _decode(self, decisions: Decisions) -> None:
         state = self._annealer.state_of_decisions(decisions)
-        outcome = self._annealer.decode(state, self._incumbent.best.latency_ns)
-        if outcome is not None:
-            self._incumbent.offer(self._annealer.schedule(state, outcome, self._incumbent.bounds), "condensed")
+        incumbent = self._incumbent
+        incumbent.offer(self._annealer.scheduled(state, incumbent.bounds, incumbent.best.latency_ns), "condensed")

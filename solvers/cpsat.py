@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from instances.instance import Instance
-from solvers.incumbent import Incumbent
 from solvers.interface import Options, Result
 from solvers.joint_search import search_jointly, worth_modelling
-from solvers.sequential import greedy_decisions
+from solvers.sequential import begin
 
 
 def solve_cpsat(instance: Instance, options: Options) -> Result:
     """The best schedule that CP-SAT finds in time, with the best of all bounds."""
-    incumbent = Incumbent(instance, options)
-    incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
-    incumbent.offer_warm_start()
+    incumbent = begin(instance, options)
     incumbent.prove_quickly()
     if worth_modelling(incumbent):
         search_jointly(incumbent)

@@ -17,10 +17,10 @@ from formulations.facts import Facts
 from instances.instance import Instance
 from instances.kernels import Candidate
 from solvers.anneal import Annealer, State
-from solvers.incumbent import Incumbent, Relaxing
+from solvers.incumbent import Incumbent
 from solvers.interface import Options, Result
 from solvers.periodic import find_periodic
-from solvers.sequential import RELAXATION_S, greedy_decisions
+from solvers.sequential import begin
 
 BEAM = 256
 """Labels that are kept for each number of operators done."""
@@ -31,13 +31,10 @@ REACH = 12
 
 def solve_dp(instance: Instance, options: Options) -> Result:
     """The schedule that follows from dynamic programming, or the greedy one where L2 does not hold it."""
-    incumbent = Incumbent(instance, options)
-    incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
-    incumbent.offer_warm_start()
+    incumbent = begin(instance, options)
     plan_dynamically(incumbent)
     incumbent.prove_quickly()
-    if not incumbent.over:
-        Relaxing(incumbent, None, RELAXATION_S).wait(min(RELAXATION_S, incumbent.spare_s))
+    incumbent.prove_statically()
     return incumbent.finish("dp")
 
 
@@ -56,9 +53,7 @@ def plan_dynamically(incumbent: Incumbent) -> None:
     if periodic is not None:
         state = periodic.unroll(periodic.level(state))
     annealer = Annealer(facts, incumbent.options.seed)
-    outcome = annealer.decode(state)
-    if outcome is not None:
-        incumbent.offer(annealer.schedule(state, outcome, incumbent.bounds), "dynamic programming")
+    incumbent.offer(annealer.scheduled(state, incumbent.bounds), "dynamic programming")
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ from instances.instance import Instance
 from instances.kernels import Candidate, Cost, KernelKind, Tiling
 from instances.schedule import MoveKind, Source
 from solvers.conflicts import Activity, Arc, Demand, Network, Resource, place
-from solvers.incumbent import Incumbent, Relaxing
+from solvers.incumbent import RELAXATION_S, Incumbent, Relaxing
 from solvers.interface import Options, Result
-from solvers.sequential import RELAXATION_S, unfused_decisions
+from solvers.sequential import unfused_decisions
 
 MAX_OPERATORS = 6
 """Most operators of a graph that the search takes on."""

@@ -21,6 +21,9 @@ RESERVE_S, RESERVE_S_PER_OPERATOR = 0.5, 0.0015
 TICK_S = 0.05
 """How often the rules that depend on a clock or on somebody else are looked at."""
 
+RELAXATION_S = 5.0
+"""Seconds that a heuristic waits for the relaxation's bound, at most."""
+
 QUICK_SHARE, QUICK_MOST_S = 0.1, 5.0
 """Share of the remaining time for the bounds that take one argument each, and its most."""
 
@@ -112,11 +115,16 @@ class Incumbent:
 
     def prove(self, bounds_ns: dict[str, int]) -> None:
         """Take lower bounds of the latency, by argument."""
-        with self._lock:
-            for argument, value in bounds_ns.items():
-                if value > self.bounds.get(argument, 0):
-                    self.bounds[argument] = value
+        with self._lock:  # a new table each time: other threads may be reading the old one
+            better = {name: value for name, value in bounds_ns.items() if value > self.bounds.get(name, 0)}
+            self.bounds = {**self.bounds, **better}
         self.progress.bounds(self.bounds)
+
+    @property
+    def usable_bound_ns(self) -> int:
+        """The best bound; under a deterministic limit only what no busier machine might have missed in time."""
+        repeatable = self.options.deterministic_limit is not None
+        return self.facts.compulsory_ns if repeatable else max(self.bounds.values())
 
     def prove_quickly(self) -> None:
         """Bounds by one argument at a time."""
@@ -124,13 +132,18 @@ class Incumbent:
         if not self.over:
             self.prove(quick_bounds(self.facts, seconds))
 
+    def prove_statically(self) -> None:
+        """The bound of the static relaxation, for a few seconds."""
+        if not self.over:
+            Relaxing(self, None, RELAXATION_S).wait(min(RELAXATION_S, self.spare_s))
+
     def finish(self, solver: str) -> Result:
         """The best schedule with all bounds, as the answer of a solver; what still runs beside ends first."""
         self._finished.set()
         for thread in self._beside:  # a process that ends while HiGHS runs in it is aborted
             thread.join()
         with self._lock:
-            proof = prove(self.facts, solver, self.best.latency_ns, dict(self.bounds))
+            proof = prove(self.facts, solver, self.best.latency_ns, self.bounds)
         schedule = self.best.model_copy(update={"proof": proof}).sealed()
         self.progress.bound(proof.bound_ns, proof.bound_by)
         options = self.options

@@ -26,6 +26,8 @@ def new_solver(options: Options, seconds: float) -> cp_model.CpSolver:
     parameters.random_seed = options.seed
     parameters.relative_gap_limit = options.gap
     parameters.max_time_in_seconds = max(LEAST_S, seconds)
+    if options.deterministic_limit is not None:
+        parameters.max_deterministic_time = options.deterministic_limit
     parameters.catch_sigint_signal = False  # whose process it is decides what Ctrl-C means
     return solver
 
@@ -44,15 +46,14 @@ def search_jointly(incumbent: Incumbent) -> None:
     """
     facts, options = incumbent.facts, incumbent.options
     model = JointModel(facts.instance, incumbent.best.latency_ns, options.leave_out)
-    repeatable = options.deterministic_limit is not None
-    model.model.add(model.latency >= (facts.compulsory_ns if repeatable else max(incumbent.bounds.values())))
+    model.model.add(model.latency >= incumbent.usable_bound_ns)
     try:
         hint(model, incumbent.best)
     except ValueError as error:  # a warm start from outside the candidates still stands, as a horizon
         if options.log:
             options.log(f"no hint: {error}")
     relaxing: Relaxing | None = None
-    if not repeatable and incumbent.spare_s > incumbent.reserve_s:
+    if options.deterministic_limit is None and incumbent.spare_s > incumbent.reserve_s:
         relaxing = Relaxing(incumbent, incumbent.best.latency_ns, incumbent.spare_s - incumbent.reserve_s)
     decisions = _run(model, incumbent)
     if relaxing is not None and not incumbent.progress.stopped:
@@ -65,8 +66,6 @@ def _run(model: JointModel, incumbent: Incumbent) -> Decisions | None:
     """Decisions of the last solution, if any; CP-SAT's own bound goes to the incumbent."""
     options, progress = incumbent.options, incumbent.progress
     solver = new_solver(options, incumbent.spare_s)
-    if options.deterministic_limit is not None:
-        solver.parameters.max_deterministic_time = options.deterministic_limit
     if options.log:
         solver.parameters.log_search_progress = True
         solver.parameters.log_to_stdout = False

@@ -16,15 +16,17 @@ from ortools.sat.python import cp_model
 from formulations.facts import Facts
 from formulations.joint import JointModel
 from formulations.joint_answers import hint, read_back
+from instances.errors import NoScheduleError
 from instances.instance import Instance
 from instances.schedule import Schedule
-from solvers.anneal import Annealer, State
+from solvers.anneal import Annealer
+from solvers.bounds import proven_schedule
 from solvers.dynamic import best_state, plan_dynamically
 from solvers.incumbent import Incumbent
 from solvers.interface import Options, Result
 from solvers.joint_search import new_solver
 from solvers.periodic import Periodic, Unrolled, find_periodic
-from solvers.sequential import greedy_decisions
+from solvers.sequential import begin
 
 RADIUS = (2, 6)
 """Fewest and most operators on either side of the middle of a window."""
@@ -38,9 +40,7 @@ MOST_FAILURES = 40
 
 def solve_lns(instance: Instance, options: Options) -> Result:
     """Large-neighbourhood search from the best of the greedy schedule and dynamic programming."""
-    incumbent = Incumbent(instance, options)
-    incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
-    incumbent.offer_warm_start()
+    incumbent = begin(instance, options)
     plan_dynamically(incumbent)
     incumbent.prove_quickly()
     search_neighbourhoods(incumbent)
@@ -60,15 +60,10 @@ def search_neighbourhoods(incumbent: Incumbent, blocks: Unrolled | None = None) 
         _Neighbourhoods(facts, incumbent.best, incumbent).run(lambda found: incumbent.offer(found, "neighbourhoods"))
         return
     state = blocks.short if blocks else best_state(periodic.short)
-    start = None if state is None else _scheduled(Annealer(periodic.short, incumbent.options.seed), state)
+    short = Annealer(periodic.short, incumbent.options.seed)
+    start = None if state is None else short.scheduled(state, {"none": 0})
     if start is not None:
         _Neighbourhoods(periodic.short, start, incumbent).run(_unrolled(incumbent, periodic))
-
-
-def _scheduled(annealer: Annealer, state: State) -> Schedule | None:
-    """The schedule of a state, if it can be decoded and packed."""
-    outcome = annealer.decode(state)
-    return None if outcome is None else annealer.schedule(state, outcome, {"none": 0})
 
 
 def _unrolled(incumbent: Incumbent, periodic: Periodic) -> Callable[[Schedule], object]:
@@ -80,9 +75,8 @@ def _unrolled(incumbent: Incumbent, periodic: Periodic) -> Callable[[Schedule], 
         if state is None:
             return
         unrolled = periodic.unroll(periodic.level(state))
-        outcome = whole.decode(unrolled, incumbent.best.latency_ns)
-        if outcome is not None:
-            incumbent.offer(whole.schedule(unrolled, outcome, incumbent.bounds), "neighbourhoods of blocks")
+        found = whole.scheduled(unrolled, incumbent.bounds, incumbent.best.latency_ns)
+        incumbent.offer(found, "neighbourhoods of blocks")
 
     return offer
 
@@ -121,16 +115,14 @@ class _Neighbourhoods:
             model.add(variable == values[variable.index])
         solver = new_solver(options, min(ROUND_S, self._incumbent.spare_s))
         solver.parameters.random_seed = self._random.randrange(2**31)
-        if options.deterministic_limit is not None:
-            solver.parameters.max_deterministic_time = options.deterministic_limit
         with self._incumbent.watching(solver.stop_search):
             status = solver.solve(model)
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return False
-        trial = Incumbent(self._facts.instance, Options(seed=options.seed))
-        if not trial.offer_decisions(read_back(joint, solver.value), "lns"):
+        try:
+            self._best = proven_schedule(self._facts, read_back(joint, solver.value), "lns", {"none": 0})
+        except NoScheduleError:  # counts of cores fit, but no assignment pairs every cube core with its vector cores
             return False
-        self._best = trial.best
         return True
 
     def _fixed(self) -> list[cp_model.IntVar]:

@@ -14,7 +14,7 @@ from solvers.anneal import Annealer
 from solvers.dynamic import best_state
 from solvers.incumbent import Incumbent
 from solvers.interface import Options, Result
-from solvers.sequential import greedy_decisions
+from solvers.sequential import begin
 
 FIRST_SHARE = 0.3
 """Share of the time for the programme without a horizon."""
@@ -22,9 +22,7 @@ FIRST_SHARE = 0.3
 
 def solve_milp(instance: Instance, options: Options) -> Result:
     """The schedule that follows from the programme's choices, or the greedy one, with the programme's bound."""
-    incumbent = Incumbent(instance, options)
-    incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
-    incumbent.offer_warm_start()
+    incumbent = begin(instance, options)
     for share, horizon in ((FIRST_SHARE, False), (1.0, True)):
         if incumbent.over:
             break
@@ -40,8 +38,7 @@ def _offer(incumbent: Incumbent, relaxed: Relaxed) -> None:
     """Offer the schedule of the programme's kernels, if it has a solution that can be decoded."""
     if not relaxed.chosen:
         return
-    annealer = Annealer(incumbent.facts, incumbent.options.seed)
     state = best_state(incumbent.facts, relaxed.chosen)
-    outcome = None if state is None else annealer.decode(state)
-    if state is not None and outcome is not None:
-        incumbent.offer(annealer.schedule(state, outcome, incumbent.bounds), "milp")
+    if state is not None:
+        annealer = Annealer(incumbent.facts, incumbent.options.seed)
+        incumbent.offer(annealer.scheduled(state, incumbent.bounds), "milp")

@@ -12,7 +12,7 @@ from solvers.interface import Options, Result
 from solvers.joint_search import search_jointly, worth_modelling
 from solvers.lns import search_neighbourhoods
 from solvers.segment_bounds import SegmentBound
-from solvers.sequential import greedy_decisions
+from solvers.sequential import begin
 from solvers.stack import stack_decisions
 
 ANNEAL_SHARE_PER_OPERATOR, ANNEAL_MOST_SHARE, ANNEAL_S_PER_OPERATOR = 0.004, 0.4, 0.16
@@ -34,10 +34,8 @@ def solve_portfolio(instance: Instance, options: Options) -> Result:
     Kernels in line first: greedy, what a stack launches, what AutoFuse would. Then the bounds of one argument, dynamic
     programming, and what the size of the graph allows.
     """
-    incumbent = Incumbent(instance, options)
+    incumbent = begin(instance, options)
     facts = incumbent.facts
-    incumbent.offer_decisions(greedy_decisions(facts), "greedy")
-    incumbent.offer_warm_start()
     if not incumbent.over:
         incumbent.offer_decisions(stack_decisions(facts), "stack")
         incumbent.offer_decisions(autofuse_decisions(facts), "autofuse")

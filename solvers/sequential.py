@@ -18,11 +18,8 @@ from instances.instance import Instance
 from instances.kernels import Candidate
 from instances.schedule import Schedule, Source
 from solvers.bounds import proven_schedule
-from solvers.incumbent import Incumbent, Relaxing
+from solvers.incumbent import Incumbent
 from solvers.interface import Options, Result
-
-RELAXATION_S = 5.0
-"""Seconds that a heuristic waits for the relaxation's bound, at most."""
 
 
 def solve_unfused(instance: Instance, options: Options) -> Result:
@@ -35,14 +32,21 @@ def solve_greedy(instance: Instance, options: Options) -> Result:
     return finish(instance, options, "greedy", greedy_decisions(Facts(instance)))
 
 
+def begin(instance: Instance, options: Options) -> Incumbent:
+    """Where a search begins: the greedy schedule, or the warm start where that is the better one."""
+    incumbent = Incumbent(instance, options)
+    incumbent.offer_decisions(greedy_decisions(incumbent.facts), "greedy")
+    incumbent.offer_warm_start()
+    return incumbent
+
+
 def finish(instance: Instance, options: Options, name: str, decisions: Decisions) -> Result:
     """The result of a heuristic: its schedule, with the bounds that take a few seconds."""
     incumbent = Incumbent(instance, options)
     if not incumbent.offer_decisions(decisions, name):
         raise NoScheduleError(f"the tensors that {name} keeps in L2 cannot be packed into its addresses")
     incumbent.prove_quickly()
-    if not incumbent.over:
-        Relaxing(incumbent, None, RELAXATION_S).wait(min(RELAXATION_S, incumbent.spare_s))
+    incumbent.prove_statically()
     return incumbent.finish(name)
 
 

@@ -11,6 +11,7 @@ from opt.calibration.accuracy import Accuracy, Errors, errors
 from opt.calibration.fit import CONSTANTS
 from opt.calibration.network import BATCH, CONTEXT, MEASURED_LAYER_US, MEASURED_STEP_US, MODEL, TP, StepCheck
 from opt.calibration.predictions import Prediction
+from opt.words import markdown_table
 
 MOST_SHAPES = 70
 """Characters of a row's shapes that a table shows."""
@@ -66,8 +67,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
     def __str__(self) -> str:
-        lines = [self.columns, ["---"] + ["---:"] * (len(self.columns) - 1), *self.rows]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return markdown_table(self.columns, self.rows, self.columns[1:])
 
 
 def accuracy_page(
