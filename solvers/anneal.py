@@ -27,8 +27,8 @@ from solvers.bounds import proven_schedule
 from solvers.interface import Options
 
 FOREVER = 1 << 60
-WARM, COLD = 0.01, 0.0002
-"""First and last temperature, relative to the latency."""
+WARM, LUKEWARM, COLD = 0.01, 0.003, 0.0002
+"""Temperature at first, at first where a good state is polished, and at last; relative to the latency."""
 
 Activity = tuple[str, int | str]
 """``("kernel", candidate index)``, ``("prefetch", tensor)`` or ``("spill", tensor)``."""
@@ -76,6 +76,7 @@ class Annealer:
 
     def __init__(self, facts: Facts, seed: int) -> None:
         self.facts = facts
+        self.spare_bytes = 0
         self.random = random.Random(seed)
         self.graph = facts.graph
         self.candidates = facts.instance.candidates
@@ -143,10 +144,11 @@ class Annealer:
             state.priority["kernel", g] = float(self._position(g))
         return state
 
-    def state_of(self, schedule: Schedule) -> State | None:
+    def state_of(self, schedule: Schedule, rate: float | None = None) -> State | None:
         """The state that does as a schedule does, in the order of the channel; ``None`` where its kernels are others.
 
-        What a state cannot say is dropped: made tensors that go through HBM, fills, idle time.
+        What a state cannot say is dropped: made tensors that go through HBM, fills, idle time. Priorities are times;
+        ``rate`` is what a nanosecond counts for, by default so that the kernels are one apart on average.
         """
         number = {candidate.operators: g for g, candidate in enumerate(self.candidates)}
         chosen: dict[int, tuple[int, int]] = {}
@@ -156,17 +158,19 @@ class Annealer:
             if g is None or not ways:
                 return None
             chosen[g] = (ways[0], kernel.start_ns if kernel.hbm_start_ns is None else kernel.hbm_start_ns)
-        return self._state(chosen, [(move.tensor, move.kind, move.start_ns) for move in schedule.moves])
+        return self._state(chosen, [(move.tensor, move.kind, move.start_ns) for move in schedule.moves], rate)
 
-    def state_of_decisions(self, decisions: Decisions) -> State:
+    def state_of_decisions(self, decisions: Decisions, rate: float | None = None) -> State:
         """The same for decisions."""
         chosen = {
             k.candidate: (k.implementation, k.start_ns if k.hbm_start_ns is None else k.hbm_start_ns)
             for k in decisions.kernels
         }
-        return self._state(chosen, [(move.tensor, move.kind, move.start_ns) for move in decisions.moves])
+        return self._state(chosen, [(move.tensor, move.kind, move.start_ns) for move in decisions.moves], rate)
 
-    def _state(self, chosen: dict[int, tuple[int, int]], moves: list[tuple[str, MoveKind, int]]) -> State:
+    def _state(
+        self, chosen: dict[int, tuple[int, int]], moves: list[tuple[str, MoveKind, int]], rate: float | None
+    ) -> State:
         """Kernels with implementation and time, and moves, as a state that takes them in the order of their times."""
         begun: dict[Activity, int] = {("kernel", g): when for g, (_, when) in chosen.items()}
         moved, spilled = set(), set()
@@ -177,9 +181,10 @@ class Annealer:
             elif kind is MoveKind.SPILL and self.facts.is_output(t):
                 spilled.add(t)
                 begun["spill", t] = start
-        ranked = sorted(begun, key=lambda activity: (begun[activity], str(activity)))
-        priority = {activity: float(rank) for rank, activity in enumerate(ranked)}
+        if rate is None:
+            rate = len(chosen) / max(1, *begun.values())
         way = {g: i for g, (i, _) in chosen.items()}
+        priority = {activity: rate * when for activity, when in begun.items()}
         return State(frozenset(way), way, frozenset(moved), frozenset(spilled), priority)
 
     def _position(self, g: int) -> int:
@@ -263,12 +268,17 @@ class Annealer:
     # ------------------------------------------------------------------ search
 
     def improve(
-        self, first: State, seconds: float, options: Options, stopped: Callable[[], bool] = lambda: False
+        self,
+        first: State,
+        seconds: float,
+        options: Options,
+        stopped: Callable[[], bool] = lambda: False,
+        warm: float = WARM,
     ) -> tuple[State, Outcome] | None:
         """Anneal for some seconds; the best state that decodes and whose tensors can be packed into L2.
 
         Ends early where ``stopped`` says so. Under a deterministic limit the number of steps counts instead of the
-        clock.
+        clock. ``warm`` is the first temperature.
         """
         current, outcome = first, self.decode(first)
         if outcome is None:
@@ -287,7 +297,7 @@ class Annealer:
             if taken % 16 == 0 and stopped():
                 break
             taken += 1
-            warmth = WARM * (COLD / WARM) ** min(1.0, progress) * outcome.latency
+            warmth = warm * (COLD / warm) ** min(1.0, progress) * outcome.latency
             allowed = outcome.latency - warmth * math.log(max(1e-12, self.random.random()))
             trial = self.neighbour(current)
             found = self.decode(trial, allowed)
@@ -326,12 +336,22 @@ class _Decoder:
         ]
         heapq.heapify(ready)
         placed = 0
+        without_room: list[tuple[float, str, Activity]] = []
         while ready:
-            _, _, activity = heapq.heappop(ready)
-            end = self._place(activity)
+            entry = heapq.heappop(ready)
+            activity = entry[2]
+            fetching = activity[0] == "prefetch"
+            end = None if fetching and without_room else self._place(activity)
+            if end is None and fetching:
+                without_room.append(entry)
+                continue
             if end is None or end > self.limit:
                 return None
             placed += 1
+            if without_room and activity[0] == "kernel":  # its last reads may have made room
+                for waiting in without_room:
+                    heapq.heappush(ready, waiting)
+                without_room.clear()
             for other in feeds.get(activity, ()):
                 needs[other] -= 1
                 if not needs[other]:
@@ -375,7 +395,7 @@ class _Decoder:
         if kind == "spill":
             start = max(start, self.runs[self.maker[t]].end)
         else:
-            room = self._room_from(start, self.a.facts.l2_size[t])
+            room = self._room_from(start, self.a.facts.l2_size[t] + self.a.spare_bytes)
             if room is None:
                 return None
             start = room

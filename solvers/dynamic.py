@@ -19,7 +19,6 @@ from instances.kernels import Candidate
 from solvers.anneal import Annealer, State
 from solvers.incumbent import Incumbent
 from solvers.interface import Options, Result
-from solvers.periodic import find_periodic
 from solvers.sequential import begin
 
 BEAM = 256
@@ -46,7 +45,7 @@ def plan_dynamically(incumbent: Incumbent) -> None:
     facts = incumbent.facts
     if incumbent.over:
         return
-    periodic = find_periodic(facts) if facts.large else None
+    periodic = incumbent.periodic
     state = best_state(facts if periodic is None else periodic.short)
     if state is None:
         return

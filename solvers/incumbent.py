@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 from formulations.facts import Facts
 from formulations.plan import Decisions
@@ -13,6 +14,7 @@ from instances.instance import Instance
 from instances.schedule import Schedule
 from solvers.bounds import instant_bounds, prove, proven_schedule, quick_bounds, relaxation_bound
 from solvers.interface import Options, Result
+from solvers.periodic import Periodic, find_periodic
 from solvers.progress import Progress
 
 RESERVE_S, RESERVE_S_PER_OPERATOR = 0.5, 0.0015
@@ -45,6 +47,11 @@ class Incumbent:
         self._finished = threading.Event()
         self._beside: list[threading.Thread] = []
         self.progress.bounds(self.bounds)
+
+    @cached_property
+    def periodic(self) -> Periodic | None:
+        """The repeated blocks of a large model, if there are any."""
+        return find_periodic(self.facts) if self.facts.large else None
 
     @property
     def best(self) -> Schedule:

@@ -19,13 +19,13 @@ from formulations.joint_answers import hint, read_back
 from instances.errors import NoScheduleError
 from instances.instance import Instance
 from instances.schedule import Schedule
-from solvers.anneal import Annealer
+from solvers.annealing import blocks_of
+from solvers.blocks import Blocks
 from solvers.bounds import proven_schedule
-from solvers.dynamic import best_state, plan_dynamically
+from solvers.dynamic import plan_dynamically
 from solvers.incumbent import Incumbent
 from solvers.interface import Options, Result
 from solvers.joint_search import new_solver
-from solvers.periodic import Periodic, Unrolled, find_periodic
 from solvers.sequential import begin
 
 RADIUS = (2, 6)
@@ -43,42 +43,21 @@ def solve_lns(instance: Instance, options: Options) -> Result:
     incumbent = begin(instance, options)
     plan_dynamically(incumbent)
     incumbent.prove_quickly()
-    search_neighbourhoods(incumbent)
+    search_neighbourhoods(incumbent, blocks_of(incumbent))
     return incumbent.finish("lns")
 
 
-def search_neighbourhoods(incumbent: Incumbent, blocks: Unrolled | None = None) -> None:
-    """Search until the time is up or nothing improves any more; on the blocks of a large model, or the whole.
-
-    ``blocks`` is what annealing of the blocks gave; without it their search starts from dynamic programming.
-    """
+def search_neighbourhoods(incumbent: Incumbent, blocks: Blocks | None = None) -> None:
+    """Search until the time is up or nothing improves any more; on the blocks of a large model, or the whole."""
     if incumbent.over:
         return
-    facts = incumbent.facts
-    periodic = blocks.periodic if blocks else find_periodic(facts) if facts.large else None
-    if periodic is None:
-        _Neighbourhoods(facts, incumbent.best, incumbent).run(lambda found: incumbent.offer(found, "neighbourhoods"))
+    if blocks is None or blocks.state is None:
+        search = _Neighbourhoods(incumbent.facts, incumbent.best, incumbent)
+        search.run(lambda found: incumbent.offer(found, "neighbourhoods"))
         return
-    state = blocks.short if blocks else best_state(periodic.short)
-    short = Annealer(periodic.short, incumbent.options.seed)
-    start = None if state is None else short.scheduled(state, {"none": 0})
+    start = blocks.short.scheduled(blocks.state, {"none": 0})
     if start is not None:
-        _Neighbourhoods(periodic.short, start, incumbent).run(_unrolled(incumbent, periodic))
-
-
-def _unrolled(incumbent: Incumbent, periodic: Periodic) -> Callable[[Schedule], object]:
-    """What offers a schedule of the blocks as one of the whole."""
-    short, whole = Annealer(periodic.short, incumbent.options.seed), Annealer(incumbent.facts, incumbent.options.seed)
-
-    def offer(schedule: Schedule) -> None:
-        state = short.state_of(schedule)
-        if state is None:
-            return
-        unrolled = periodic.unroll(periodic.level(state))
-        found = whole.scheduled(unrolled, incumbent.bounds, incumbent.best.latency_ns)
-        incumbent.offer(found, "neighbourhoods of blocks")
-
-    return offer
+        _Neighbourhoods(blocks.periodic.short, start, incumbent).run(blocks.offer_schedule)
 
 
 class _Neighbourhoods:

@@ -17,8 +17,7 @@ from formulations.facts import Facts
 from instances.graph import Operator
 from instances.instance import Instance
 from instances.kernels import Candidate
-from solvers.anneal import Annealer, State
-from solvers.incumbent import Incumbent
+from solvers.anneal import State
 
 LEAST_BLOCKS = 4
 """Repetitions below which unrolling is not worth the trouble."""
@@ -28,9 +27,6 @@ LEAST_SHARE = 0.5
 
 KEPT = 3
 """Blocks of the short instance: a first, one that stands for all, and the last."""
-
-PHASES = (0.15, 0.3, 0.55)
-"""Shares of the time of one annealing after the other, each from the result of the one before."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +145,34 @@ class Periodic:
         return i - (block - 1) * period, (block - 1) * period
 
     @cached_property
+    def twins(self) -> dict[int, int]:
+        """Candidates of the short instance that lie in a block -> the same in the next block."""
+        order, candidates = self.short.order, self.short.instance.candidates
+        at = {tuple(sorted(order[name] for name in c.operators)): g for g, c in enumerate(candidates)}
+        first, end = self.repetition.first, self.repetition.end - self.removed
+        found = {}
+        for positions, g in at.items():
+            twin = at.get(tuple(i + self.repetition.period for i in positions))
+            if twin is not None and positions[0] >= first and positions[-1] + self.repetition.period < end:
+                found[g] = twin
+        return found
+
+    def rates(self, begun: dict[int, int]) -> list[float]:
+        """Priorities per ns in which one block comes a period after another, by what lies between each two of them.
+
+        ``begun`` are the starts (ns) of the chosen candidates of the short instance. Shifted by the period, priorities
+        are in the order of the times then.
+        """
+        apart: dict[int, list[int]] = {}
+        for g, h in self.twins.items():
+            if g in begun and h in begun:
+                first = min(self.short.order[name] for name in self.short.instance.candidates[g].operators)
+                block = (first - self.repetition.first) // self.repetition.period
+                apart.setdefault(block, []).append(begun[h] - begun[g])
+        means = [sum(each) / len(each) for _, each in sorted(apart.items())]
+        return [self.repetition.period / mean for mean in means if mean > 0]
+
+    @cached_property
     def unroll(self) -> _Unrolling:
         """From a state of the short instance to one of the whole."""
         return self._unrolling(self.facts, whole=True)
@@ -207,34 +231,14 @@ class _Unrolling:
             for read, model in reads:
                 if model.tensor in state.moved and read.tensor in target.prefetchable and read.tensor not in moved:
                     moved.add(read.tensor)
-                    ahead = 0 if read.tensor == model.tensor else shift  # what all blocks read is fetched once
+                    # what all blocks read is fetched once, ahead of the first
+                    ahead = 0 if shift < 0 and read.tensor == model.tensor else shift
                     new.priority["prefetch", read.tensor] = state.priority["prefetch", model.tensor] + ahead
             for write, model in writes:
                 if model.tensor in state.spilled and target.is_output(write.tensor) and target.can_stay(write.tensor):
                     spilled.add(write.tensor)
                     new.priority["spill", write.tensor] = state.priority["spill", model.tensor] + shift
         return State(frozenset(new.way), new.way, frozenset(moved), frozenset(spilled), new.priority)
-
-
-class _LevelAnnealer(Annealer):
-    """Annealing over states that are the same in every block."""
-
-    TRIALS = 12
-    """Steps that are tried for one that changes the middle block, or what lies around the blocks."""
-
-    def __init__(self, periodic: Periodic, seed: int) -> None:
-        super().__init__(periodic.short, seed)
-        self._level = periodic.level
-
-    def neighbour(self, state: State) -> State:
-        for _ in range(self.TRIALS):
-            try:
-                new = self._level(super().neighbour(state))
-            except (KeyError, ValueError):  # a group without its like at some border
-                continue
-            if new != state:
-                return new
-        return state
 
 
 def find_periodic(facts: Facts) -> Periodic | None:
@@ -246,52 +250,6 @@ def find_periodic(facts: Facts) -> Periodic | None:
         return Periodic(facts, repetition)
     except (ValueError, KeyError):
         return None
-
-
-@dataclass(frozen=True)
-class Unrolled:
-    """A state of a few blocks, the same in each, and what it unrolls to."""
-
-    periodic: Periodic
-    short: State
-    whole: State
-
-
-def anneal_periodic(incumbent: Incumbent, groups: frozenset[int], seconds: float) -> Unrolled | None:
-    """The best state of the whole that unrolls from annealed blocks, its schedule offered; ``None`` without blocks.
-
-    ``groups`` is a cover of the whole to start from.
-    """
-    facts, options = incumbent.facts, incumbent.options
-    periodic = find_periodic(facts)
-    if periodic is None:
-        return None
-    short, whole = _LevelAnnealer(periodic, options.seed), Annealer(facts, options.seed)
-    state = periodic.level(short.first_state(_short_cover(periodic, groups)))
-    best: Unrolled | None = None
-    for share in PHASES:
-        improved = short.improve(state, share * seconds, options, lambda: incumbent.over)
-        if improved is None:
-            break
-        state = improved[0]
-        unrolled = periodic.unroll(state)
-        outcome = whole.decode(unrolled)
-        if outcome is not None:
-            schedule = whole.schedule(unrolled, outcome, incumbent.bounds)
-            if best is None or incumbent.offer(schedule, "annealing of blocks"):
-                best = Unrolled(periodic, state, unrolled)
-    return best
-
-
-def _short_cover(periodic: Periodic, groups: frozenset[int]) -> frozenset[int]:
-    """A cover of the short instance: the groups of the whole's that it has, and single operators for the rest."""
-    short = periodic.short.instance
-    number = {candidate.operators: g for g, candidate in enumerate(short.candidates)}
-    wanted = {periodic.facts.instance.candidates[g].operators for g in groups}
-    cover = {number[operators] for operators in wanted if operators in number}
-    covered = {name for g in cover for name in short.candidates[g].operators}
-    cover |= {number[(name,)] for name in periodic.short.order if name not in covered}
-    return frozenset(cover)
 
 
 def _accessed(operator: Operator) -> list[str]:

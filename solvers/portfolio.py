@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from instances.instance import Instance
-from solvers.annealing import anneal
+from solvers.anneal import LUKEWARM, WARM
+from solvers.annealing import anneal, blocks_of
 from solvers.autofuse import autofuse_decisions
 from solvers.condensed import search_condensed
 from solvers.dynamic import plan_dynamically
@@ -18,8 +19,8 @@ from solvers.stack import stack_decisions
 ANNEAL_SHARE_PER_OPERATOR, ANNEAL_MOST_SHARE, ANNEAL_S_PER_OPERATOR = 0.004, 0.4, 0.16
 """Share of the remaining time that annealing gets, per operator and at most, and its most seconds per operator."""
 
-LARGE_SHARE = 0.5
-"""Share of annealing on a large model."""
+FIRST_SHARE, MODEL_SHARES, POLISH_SHARE, WHOLE_SHARE = 0.12, (0.4, 0.6), 0.2, 0.7
+"""On a large model: share of the remaining time for each stage; the model of the blocks is asked twice."""
 
 HORIZON_SHARE = 0.5
 """Share of the remaining time in which the relaxation with a horizon goes on, beside the condensed model."""
@@ -69,7 +70,16 @@ def annealing_s(incumbent: Incumbent) -> float:
 
 
 def _search_large(incumbent: Incumbent) -> None:
-    """Annealing of the blocks and of the whole, then neighbourhoods of the blocks; bounds of the segments beside."""
+    """The blocks by annealing, by their joint model and by annealing again; the whole; neighbourhoods of the blocks.
+
+    Beside it, bounds of the segments.
+    """
     SegmentBound(incumbent)
-    blocks = anneal(incumbent, LARGE_SHARE * incumbent.spare_s)
+    blocks = blocks_of(incumbent)
+    if blocks is not None:
+        blocks.anneal(FIRST_SHARE * incumbent.spare_s)
+        for share in MODEL_SHARES:
+            blocks.model(share * incumbent.spare_s)
+            blocks.anneal(POLISH_SHARE * incumbent.spare_s, LUKEWARM)
+    anneal(incumbent, WHOLE_SHARE * incumbent.spare_s, WARM if blocks is None else LUKEWARM)
     search_neighbourhoods(incumbent, blocks)

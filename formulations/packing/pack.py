@@ -17,7 +17,7 @@ ONE_TRIAL_S = 0.3
 """Seconds for whether a conflict remains without some of its blocks."""
 
 MOST_SEARCHED = 2_000
-"""Blocks up to which least height is searched for: above, one model takes longer than is to be expected of it."""
+"""Blocks up to which CP-SAT is asked: above, one model takes longer than is to be expected of it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def _pack_stretch(blocks: Sequence[Block], capacity: int, deadline: float, worke
         offsets = learn(blocks, capacity, LEARN_ROUNDS, deadline)
     if offsets is not None and height(blocks, offsets) <= capacity:
         return Packing(offsets, proven=True)
+    if len(blocks) > MOST_SEARCHED:
+        return Packing(None, proven=False)
     found = search(blocks, capacity, deadline, workers, seed)
     return Packing(found.places, found.proven, found.conflict)
 

@@ -9,9 +9,10 @@ from formulations.facts import Facts
 from instances.instance import Instance
 from opt.replay import replay
 from solvers.anneal import Annealer
+from solvers.blocks import Blocks
 from solvers.incumbent import Incumbent
 from solvers.interface import Options
-from solvers.periodic import KEPT, Periodic, anneal_periodic, find_repetition
+from solvers.periodic import KEPT, Periodic, find_periodic, find_repetition
 from solvers.sequential import greedy_schedule
 
 LAYERS = 6
@@ -69,8 +70,7 @@ def test_blocks_that_cannot_be_cut_out_are_left_alone(model: Instance) -> None:
     """Without a kernel of its own for one operator there is no unrolling, and no error."""
     lone = model.graph.operators[5].name
     fewer = model.model_copy(update={"candidates": tuple(c for c in model.candidates if c.operators != (lone,))})
-    incumbent = Incumbent(fewer, Options(time_limit_s=1000, deterministic_limit=1.0, workers=1))
-    assert anneal_periodic(incumbent, frozenset(), 1.0) is None
+    assert find_periodic(Facts(fewer)) is None
 
 
 def test_what_is_unrolled_replays_and_is_better_than_greedy(model: Instance) -> None:
@@ -78,7 +78,11 @@ def test_what_is_unrolled_replays_and_is_better_than_greedy(model: Instance) -> 
     for _ in range(2):
         incumbent = Incumbent(model, Options(time_limit_s=1000, deterministic_limit=2.0, workers=1))
         facts = incumbent.facts
-        assert anneal_periodic(incumbent, groups_of(facts), 10.0) is not None
+        periodic = find_periodic(facts)
+        assert periodic is not None
+        blocks = Blocks(incumbent, periodic, groups_of(facts))
+        blocks.anneal(10.0)
+        blocks.model(10.0)
         schedule = incumbent.best
         assert replay(model, schedule).latency_ns == schedule.latency_ns
         assert max(incumbent.bounds.values()) <= schedule.latency_ns
