@@ -83,13 +83,16 @@ class Incumbent:
         return thread
 
     @contextmanager
-    def watching(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Call ``stop`` once the search is :attr:`over` while the block runs; a thread of its own keeps asking."""
+    def watching(self, stop: Callable[[], None], idle: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Call ``stop`` once the search is :attr:`over`, or ``idle`` says so, while the block runs.
+
+        A thread of its own keeps asking.
+        """
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(TICK_S):
-                if self.over:
+                if self.over or idle():
                     stop()
 
         watcher = threading.Thread(target=watch, daemon=True)

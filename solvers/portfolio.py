@@ -16,17 +16,14 @@ from solvers.segment_bounds import SegmentBound
 from solvers.sequential import begin
 from solvers.stack import stack_decisions
 
-ANNEAL_SHARE_PER_OPERATOR, ANNEAL_MOST_SHARE, ANNEAL_S_PER_OPERATOR = 0.004, 0.4, 0.16
-"""Share of the remaining time that annealing gets, per operator and at most, and its most seconds per operator."""
+ANNEAL_SHARE, ANNEAL_S_PER_OPERATOR = 0.15, 0.05
+"""Most of annealing: share of the remaining time, and seconds per operator; the condensed model goes on from there."""
 
 FIRST_SHARE, MODEL_SHARES, POLISH_SHARE, WHOLE_SHARE = 0.12, (0.4, 0.6), 0.2, 0.7
 """On a large model: share of the remaining time for each stage; the model of the blocks is asked twice."""
 
 HORIZON_SHARE = 0.5
 """Share of the remaining time in which the relaxation with a horizon goes on, beside the condensed model."""
-
-RELAX_PATIENCE = 0.1
-"""Share of the remaining time that is spent waiting for the quick relaxation after annealing."""
 
 
 def solve_portfolio(instance: Instance, options: Options) -> Result:
@@ -48,14 +45,10 @@ def solve_portfolio(instance: Instance, options: Options) -> Result:
 
 
 def _search_small(incumbent: Incumbent) -> None:
-    """Annealing, the static relaxation beside it and with its latency as horizon; condensed model; joint model."""
+    """Annealing, the static relaxation beside it; the condensed model; what that leaves open to the joint model."""
     seconds = annealing_s(incumbent)
-    relaxing = Relaxing(incumbent, None, seconds + 1.0)
+    Relaxing(incumbent, None, seconds + 1.0)
     anneal(incumbent, seconds)
-    relaxing.wait(RELAX_PATIENCE * incumbent.spare_s)
-    if incumbent.options.deterministic_limit is None and not incumbent.over:
-        relaxing = Relaxing(incumbent, incumbent.best.latency_ns, HORIZON_SHARE * incumbent.spare_s)
-        relaxing.wait(RELAX_PATIENCE * incumbent.spare_s)
     if worth_modelling(incumbent):
         search_condensed(incumbent)
     if worth_modelling(incumbent):
@@ -64,9 +57,7 @@ def _search_small(incumbent: Incumbent) -> None:
 
 def annealing_s(incumbent: Incumbent) -> float:
     """Seconds of annealing on a model that is not large."""
-    count = len(incumbent.facts.order)
-    share = min(ANNEAL_MOST_SHARE, ANNEAL_SHARE_PER_OPERATOR * count)
-    return min(ANNEAL_S_PER_OPERATOR * count, share * incumbent.spare_s)
+    return min(ANNEAL_S_PER_OPERATOR * len(incumbent.facts.order), ANNEAL_SHARE * incumbent.spare_s)
 
 
 def _search_large(incumbent: Incumbent) -> None:

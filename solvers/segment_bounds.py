@@ -12,10 +12,9 @@ from formulations.facts import Facts
 from formulations.joint import JointModel
 from formulations.segments import Segment, cut
 from solvers.bounds import relaxation_bound
-from solvers.condensed import SUBSOLVERS
+from solvers.condensed import proving_solver
 from solvers.incumbent import Incumbent
 from solvers.interface import Options
-from solvers.joint_search import new_solver
 
 LEAST_OPERATORS = 14
 """Operators of a segment, at least: short ones lose where kernels of one could run beside those of the next."""
@@ -79,8 +78,7 @@ def search_segment(
     routed = frozenset(t for t in facts.sources if t not in facts.prefetchable)
     model = JointModel(instance, horizon, LEFT_OUT, routed)
     model.model.add(model.latency >= known_ns)
-    solver = new_solver(replace(options, workers=1, gap=0.0), seconds)
-    solver.parameters.subsolvers.extend(SUBSOLVERS)
+    solver = proving_solver(replace(options, workers=1, gap=0.0), seconds)
     with watching(solver.stop_search):
         status = solver.solve(model.model)
     if status == cp_model.INFEASIBLE:
