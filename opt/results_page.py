@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, geometric_mean
+from types import MappingProxyType
 
 from opt.benchmarks import PHASES, kind
 from opt.comparison import BINDS, SUMMARY_HEADER, Row, summarise, summary_cells
@@ -14,20 +15,30 @@ HARDLY = 0.02
 """Gain below which the page says what binds instead."""
 
 
-def results_page(rows: Sequence[Row], main: str, title: str, command: str, time_limit_s: float, asked: int) -> str:
+def results_page(
+    rows: Sequence[Row],
+    main: str,
+    title: str,
+    command: str,
+    time_limit_s: float,
+    asked: int,
+    impossible: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The page in Markdown.
 
     ``main`` is the solver whose answers count; ``command`` writes the table, which has ``asked`` instances when it is
-    complete. Comparisons are left out where nobody else was run.
+    complete; ``impossible`` says of some of these why they have no answer. Comparisons are left out where nobody else
+    was run.
     """
     answers = [row for row in rows if row.solver == main and row.gap_to_best_bound is not None]
     done = len({row.question for row in rows})
-    left = "" if done >= asked else f" {done} of its {asked} instances have been run so far."
+    left = "" if done + len(impossible) >= asked else f" {done} of its {asked} instances have been run so far."
     parts = [
         f"# {title}",
         f"`{command}` writes this page and the table of runs beside it.{left}",
         _verdict(answers, main, time_limit_s),
         _table(rows, answers),
+        *(f"{name} has no answer: {reason}." for name, reason in impossible.items()),
     ]
     if any(row.solver != main for row in rows):
         parts += [

@@ -69,29 +69,37 @@ class _Neighbourhoods:
         self._incumbent = incumbent
         self._random = random.Random(incumbent.options.seed)
         self._model = JointModel(facts.instance, start.latency_ns, incumbent.options.leave_out)
+        self._values: dict[int, int] = {}
 
     def run(self, improved: Callable[[Schedule], object]) -> None:
         """Go through neighbourhoods; ``improved`` is called with each better schedule."""
+        if not self._hinted():
+            return
         failures = 0
         while failures < MOST_FAILURES and not self._incumbent.over:
             found = self._round()
             failures = 0 if found else failures + 1
             if found:
                 improved(self._best)
+                self._hinted()
+
+    def _hinted(self) -> bool:
+        """Make the best schedule the hint; one from outside the candidates, as given to start from, cannot be."""
+        try:
+            hint(self._model, self._best)
+        except ValueError:
+            return False
+        known = self._model.model.proto.solution_hint
+        self._values = dict(zip(known.vars, known.values, strict=True))
+        return True
 
     def _round(self) -> bool:
         """One neighbourhood; whether it had a better schedule."""
         joint, options = self._model, self._incumbent.options
-        try:
-            hint(joint, self._best)
-        except ValueError:  # a warm start from outside the candidates has no neighbours
-            return False
-        known = joint.model.proto.solution_hint
-        values = dict(zip(known.vars, known.values, strict=True))
         model = joint.model.clone()
         model.add(joint.latency <= self._best.latency_ns - 1)
         for variable in self._fixed():
-            model.add(variable == values[variable.index])
+            model.add(variable == self._values[variable.index])
         solver = new_solver(options, min(ROUND_S, self._incumbent.spare_s))
         solver.parameters.random_seed = self._random.randrange(2**31)
         with self._incumbent.watching(solver.stop_search):

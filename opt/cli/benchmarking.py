@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from instances.documents import read_text, write_text
-from instances.errors import InputError
+from instances.errors import InfeasibleError, InputError
 from opt.benchmarks import (
     SETS,
     BestKnown,
@@ -82,12 +82,18 @@ def benchmark(
     rows = from_csv(read_text(output)) if output.exists() else []
     chosen = [case for case in cases(set_name) if only in f"{case.name} {case.machine}"]
     found: list[BestKnown] = []
+    impossible: dict[str, str] = {}
 
     def run(told: Callable[[], bool]) -> None:
         for case in chosen:
             if told():
                 return
-            fresh = _run(case, names, rows, Options(time_limit_s=time_limit, workers=workers, seed=seed, gap=gap), told)
+            options = Options(time_limit_s=time_limit, workers=workers, seed=seed, gap=gap)
+            try:
+                fresh = _run(case, names, rows, options, told)
+            except InfeasibleError as error:
+                impossible[f"{case.name} on {case.machine}"] = str(error)
+                continue
             if fresh is not None:
                 found.append(_best(set_name, case, fresh, rows))
                 rows[:] = beside(rows)
@@ -102,7 +108,8 @@ def benchmark(
         by = "" if solvers == SOLVERS else f" --solvers {solvers}"
         command = f"tilewright benchmark {set_name} --time-limit {time_limit:g}{until}{by} -o {output} --page {page}"
         asked = len(cases(set_name))
-        write_text(page, results_page(rows, names[0], TITLES[set_name], command, time_limit, asked))
+        text = results_page(rows, names[0], TITLES[set_name], command, time_limit, asked, impossible)
+        write_text(page, text)
 
 
 def _run(

@@ -88,7 +88,9 @@ def test_page_counts_gaps_and_gains() -> None:
 
 def test_page_compares_with_nobody_where_nobody_was_run() -> None:
     """No gain is claimed or denied without a baseline, and what is missing of the set is said."""
-    page = results_page(beside([row("portfolio", 100, 100, "m prefill")]), "portfolio", "Benchmark", "command", 60, 4)
+    answers = beside([row("portfolio", 100, 100, "m prefill")])
+    page = results_page(answers, "portfolio", "Benchmark", "command", 60, 4, {"n decode 32 on chip": "too large"})
+    assert "n decode 32 on chip has no answer: too large." in page
     assert "1 of its 4 instances have been run so far" in page
     assert "Hardly" not in page
     assert "less than" not in page.splitlines()[6]
