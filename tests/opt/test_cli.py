@@ -32,6 +32,7 @@ COMMANDS = (
     "report",
     "compare",
     "benchmark",
+    "mutate",
     "cost",
     "calibrate",
     "models",
