@@ -18,7 +18,7 @@ SPAN = 16
 """Operators at most this far apart in topological order get a constraint on the work between them."""
 
 
-LARGE = 200
+LARGE = 80
 """Above this many operators, constraints that sum over all that comes before an operator are left out: their terms
 grow with the square of the model, and nobody waits for them."""
 

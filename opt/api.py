@@ -178,6 +178,8 @@ def solve(
     first_feasible: bool = False,
     patience: float | None = None,
     should_stop: Callable[[], bool] | None = None,
+    on_schedule: Callable[[Schedule], None] | None = None,
+    memory_limit_mib: int | None = None,
     deterministic_limit: float | None = None,
     leave_out: Iterable[str] = (),
     log: Callable[[str], None] | None = None,
@@ -209,6 +211,10 @@ def solve(
         Stop when no better schedule was found for so many seconds.
     should_stop
         Asked several times a second, from any thread; the search stops where it says so. All stop rules compose.
+    on_schedule
+        Called with each better schedule, complete and sealed, from any thread.
+    memory_limit_mib
+        Stop when the process holds more memory (MiB), with the best schedule so far.
     deterministic_limit
         Bound of the search in CP-SAT's deterministic time; with one worker and a seed the answer is the same on
         every run.
@@ -246,6 +252,8 @@ def solve(
         first_feasible=first_feasible,
         patience_s=patience,
         should_stop=should_stop,
+        on_schedule=on_schedule,
+        memory_limit_mib=memory_limit_mib,
         warm_start=warm_start,
         deterministic_limit=deterministic_limit,
         leave_out=frozenset(leave_out),

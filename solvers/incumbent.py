@@ -110,6 +110,8 @@ class Incumbent:
                 return False
             self._best = schedule
         self.progress.objective(schedule.latency_ns, source)
+        if self.options.on_schedule is not None:
+            self.options.on_schedule(self._proven("incumbent", schedule))
         return True
 
     def offer_decisions(self, decisions: Decisions, source: str) -> bool:
@@ -152,12 +154,16 @@ class Incumbent:
         self._finished.set()
         for thread in self._beside:  # a process that ends while HiGHS runs in it is aborted
             thread.join()
-        with self._lock:
-            proof = prove(self.facts, solver, self.best.latency_ns, self.bounds)
-        schedule = self.best.model_copy(update={"proof": proof}).sealed()
-        self.progress.bound(proof.bound_ns, proof.bound_by)
+        schedule = self._proven(solver, self.best)
+        self.progress.bound(schedule.proof.bound_ns, schedule.proof.bound_by)
         options = self.options
         return Result(schedule, options.elapsed_s, options.worker_count, options.seed, tuple(self.progress.events))
+
+    def _proven(self, solver: str, schedule: Schedule) -> Schedule:
+        """A schedule with the bounds of now, and a seal that fits."""
+        with self._lock:
+            proof = prove(self.facts, solver, schedule.latency_ns, self.bounds)
+        return schedule.model_copy(update={"proof": proof}).sealed()
 
 
 class Relaxing:

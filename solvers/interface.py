@@ -98,6 +98,10 @@ class Options:
         ``time.monotonic()`` at which the clock of the time limit started.
     on_event
         Called with each improvement of objective or bound, from any thread; the search stops where it returns true.
+    on_schedule
+        Called with each better schedule, complete and sealed, from any thread.
+    memory_limit_mib
+        Stop when the process holds more memory than this (MiB), with the best so far; ``None``: without a limit.
     log
         Called with each line of the solver's own log.
     """
@@ -114,6 +118,8 @@ class Options:
     leave_out: frozenset[str] = frozenset()
     started: float = field(default_factory=time.monotonic)
     on_event: Listener | None = None
+    on_schedule: Callable[[Schedule], None] | None = None
+    memory_limit_mib: int | None = None
     log: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
@@ -133,6 +139,8 @@ class Options:
             raise InputError(f"gap {self.gap} is not in [0, 1); give a fraction such as 0.01")
         if self.patience_s is not None and not (math.isfinite(self.patience_s) and self.patience_s > 0):
             raise InputError(f"patience {self.patience_s} is not above zero; give seconds, such as 10")
+        if self.memory_limit_mib is not None and self.memory_limit_mib < 1:
+            raise InputError(f"memory limit {self.memory_limit_mib} is not above zero; give MiB, such as 4096")
         limit = self.deterministic_limit
         if limit is not None and not (math.isfinite(limit) and limit > 0):
             raise InputError(f"deterministic limit {limit} is not above zero; give a number such as 10")

@@ -6,7 +6,6 @@ from ortools.sat.python import cp_model
 
 from formulations.joint import JointModel
 from formulations.joint_answers import hint, read_back
-from formulations.plan import Decisions
 from instances.errors import NoScheduleError
 from solvers.incumbent import Incumbent, Relaxing
 from solvers.interface import Options
@@ -55,15 +54,13 @@ def search_jointly(incumbent: Incumbent) -> None:
     relaxing: Relaxing | None = None
     if options.deterministic_limit is None and incumbent.spare_s > incumbent.reserve_s:
         relaxing = Relaxing(incumbent, incumbent.best.latency_ns, incumbent.spare_s - incumbent.reserve_s)
-    decisions = _run(model, incumbent)
+    _run(model, incumbent)
     if relaxing is not None and not incumbent.progress.stopped:
         relaxing.wait(incumbent.spare_s + incumbent.reserve_s / 2)
-    if decisions is not None:
-        incumbent.offer_decisions(decisions, "cp-sat")
 
 
-def _run(model: JointModel, incumbent: Incumbent) -> Decisions | None:
-    """Decisions of the last solution, if any; CP-SAT's own bound goes to the incumbent."""
+def _run(model: JointModel, incumbent: Incumbent) -> None:
+    """Solve; solutions and CP-SAT's own bound go to the incumbent as they come."""
     options, progress = incumbent.options, incumbent.progress
     solver = new_solver(options, incumbent.spare_s)
     if options.log:
@@ -72,23 +69,22 @@ def _run(model: JointModel, incumbent: Incumbent) -> Decisions | None:
         solver.log_callback = options.log
     solver.best_bound_callback = lambda bound: progress.bound(round(bound), "cp-sat")
     with incumbent.watching(solver.stop_search):
-        status = solver.solve(model.model, _Watcher(incumbent))
+        status = solver.solve(model.model, _Watcher(incumbent, model))
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
         name = solver.status_name(status)
         raise NoScheduleError(f"CP-SAT says {name} although a schedule is known: please report this")
     proven = round(solver.best_objective_bound)  # a whole number of ns, like the objective
     if proven > 0:
         incumbent.prove({"cp-sat": proven})
-    return None if status == cp_model.UNKNOWN else read_back(model, solver.value)
 
 
 class _Watcher(cp_model.CpSolverSolutionCallback):
-    """Reports solutions as they are found."""
+    """Offers solutions as they are found."""
 
-    def __init__(self, incumbent: Incumbent) -> None:
+    def __init__(self, incumbent: Incumbent, model: JointModel) -> None:
         super().__init__()
-        self._incumbent = incumbent
+        self._incumbent, self._model = incumbent, model
 
     def on_solution_callback(self) -> None:
         """Called by CP-SAT with each improved solution."""
-        self._incumbent.progress.objective(round(self.objective_value), "cp-sat")
+        self._incumbent.offer_decisions(read_back(self._model, self.value), "cp-sat")

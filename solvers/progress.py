@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 
 from solvers.interface import Event, Options
+from solvers.memory import held_mib
 
 
 class Progress:
     """Monotone record of objective and bound; callbacks come from several threads.
 
     :attr:`stopped` is true from when one of the options' stop rules holds: gap, first schedule, no better schedule for
-    a while, a listener or ``should_stop`` that says so, time.
+    a while, too much memory, a listener or ``should_stop`` that says so.
     """
 
     def __init__(self, options: Options) -> None:
@@ -32,7 +33,9 @@ class Progress:
     def stopped(self) -> bool:
         """Whether the search should end."""
         options = self._options
-        if self._asked or (options.should_stop is not None and options.should_stop()):
+        told = options.should_stop is not None and options.should_stop()
+        full = options.memory_limit_mib is not None and held_mib() > options.memory_limit_mib
+        if self._asked or told or full:
             self._asked = True
         elif self._objective is not None:
             waited = options.elapsed_s - self._improved_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 
 from instances.instance import Instance
 from opt import api
+from opt.checkpoint import Checkpoint
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
@@ -46,6 +48,12 @@ def solve(
         float | None, typer.Option(help="Stop when no better schedule was found for so many seconds.")
     ] = None,
     warm_start: Annotated[Path | None, typer.Option(help="Schedule file to start from.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Schedule file that always holds the best so far, for --warm-start.")
+    ] = None,
+    memory_limit: Annotated[
+        int | None, typer.Option(help="MiB that the process may hold; above, it stops with the best so far.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Schedule file to write.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -83,10 +91,11 @@ def solve(
         )
         return
     find_solver(solver)
-    check_outputs([output, trace], [path, warm_start])
+    check_outputs([output, trace, checkpoint], [path, None if checkpoint == warm_start else warm_start])
     instance = api.load_instance(path)
     warm = None if warm_start is None else api.load_schedule(warm_start)
-    with live_progress(not (quiet or verbose), started) as listener:
+    keeping = nullcontext() if checkpoint is None else Checkpoint(instance, checkpoint, warm)
+    with live_progress(not (quiet or verbose), started) as listener, keeping as keep:
         options = Options(
             time_limit_s=time_limit,
             workers=workers,
@@ -99,6 +108,8 @@ def solve(
             leave_out=frozenset(leave_out or ()),
             started=started,
             on_event=listener,
+            on_schedule=keep,
+            memory_limit_mib=memory_limit,
             log=_log if verbose else None,
         )
         result, judged = run_until_told(
