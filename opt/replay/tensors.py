@@ -81,6 +81,7 @@ class _Tensors:
 
     def check_lists(self) -> None:
         """Each kernel lists exactly the tensors that cross its border, and each made tensor goes somewhere."""
+        begun = {(residency.tensor, residency.start_ns) for residency in self.schedule.residencies}
         for kernel in self.schedule.kernels:
             if any(name not in self.graph.operator for name in kernel.operators):
                 continue
@@ -96,9 +97,7 @@ class _Tensors:
             for write in kernel.writes:
                 if not write.l2 and not write.hbm:
                     self.note("writes", f"{kernel.label}: {write.tensor}", kernel.end_ns, 1, "goes nowhere")
-                stays = any(
-                    r.tensor == write.tensor and r.start_ns == kernel.start_ns for r in self.schedule.residencies
-                )
+                stays = (write.tensor, kernel.start_ns) in begun
                 if write.l2 != stays:
                     self.note(
                         "residency",
@@ -165,19 +164,17 @@ class _Tensors:
                     residency.size_bytes - size,
                     f"holds {residency.size_bytes} bytes, the tensor takes {size}",
                 )
+        uses: dict[str, list[tuple[int, int]]] = {}
+        for kernel in self.schedule.kernels:
+            for read in kernel.reads:
+                if read.source is Source.L2:
+                    uses.setdefault(read.tensor, []).append((kernel.start_ns, kernel.end_ns))
+        for move in self.schedule.moves:
+            if move.kind is MoveKind.SPILL:
+                uses.setdefault(move.tensor, []).append((move.start_ns, move.end_ns))
         for tensor_name, stays in self.stays.items():
-            uses = [
-                (kernel.start_ns, kernel.end_ns)
-                for kernel in self.schedule.kernels
-                if any(read.tensor == tensor_name and read.source is Source.L2 for read in kernel.reads)
-            ]
-            uses += [
-                (move.start_ns, move.end_ns)
-                for move in self.schedule.moves
-                if move.tensor == tensor_name and move.kind is MoveKind.SPILL
-            ]
             for stay in stays:
-                last = max([end for begin, end in uses if stay.serves(begin, end)], default=0)
+                last = max([end for begin, end in uses.get(tensor_name, ()) if stay.serves(begin, end)], default=0)
                 last = max(last, stay.arrival_ns)
                 if stay.residency.end_ns != last:
                     self.note(
