@@ -14,11 +14,11 @@ from dataclasses import replace
 
 from ortools.sat.python import cp_model
 
-from formulations.joint import REDUNDANT, JointModel
+from formulations.joint import JointModel
 from formulations.joint_answers import hint, read_back
 from instances.schedule import Schedule
 from solvers.anneal import WARM, Annealer, State
-from solvers.condensed import Level, condensed_model
+from solvers.condensed import SCHEDULING, condensed_model
 from solvers.dynamic import best_state
 from solvers.incumbent import Incumbent
 from solvers.joint_search import new_solver
@@ -27,13 +27,8 @@ from solvers.periodic import Periodic
 PHASES = (0.15, 0.3, 0.55)
 """Shares of the time of one annealing after the other, each from the result of the one before."""
 
-LEVEL = Level(0.0, REDUNDANT | {"addresses"}, 1.0)
-"""What the model leaves out: all that only helps to bound, which is not wanted here. With that, and with all workers on
-neighbourhoods, it has a first answer in 0.6 s instead of 2 to 14, and in 10 s what it else finds in 25."""
-
 LEAST_GAIN = 0.0005
 """Relative gain in the short instance from which on an answer of the model is unrolled, which takes up to 0.3 s."""
-
 
 SPARE_SHARES = (0.0, 0.04, 0.1)
 """Shares of L2 that prefetches leave free, tried in turn where the tensors that then lie there cannot be packed."""
@@ -42,13 +37,12 @@ SPARE_SHARES = (0.0, 0.04, 0.1)
 class Blocks:
     """States of a few blocks, the same in each, offered as schedules of the whole.
 
-    ``state`` is the best of them, ``unrolled`` what it is in the whole; ``groups`` a cover of the whole to start from.
+    ``state`` is the best of them; ``groups`` is a cover of the whole to start from.
     """
 
     def __init__(self, incumbent: Incumbent, periodic: Periodic, groups: frozenset[int]) -> None:
         self.periodic = periodic
         self.state: State | None = None
-        self.unrolled: State | None = None
         self.short = _LevelAnnealer(periodic, incumbent.options.seed)
         self._incumbent = incumbent
         self._whole = Annealer(incumbent.facts, incumbent.options.seed)
@@ -57,10 +51,10 @@ class Blocks:
 
     def _begin(self, groups: frozenset[int]) -> None:
         """Start from a cover of the whole and from what dynamic programming finds for the blocks."""
-        states = [self.short.first_state(self._short_cover(groups)), best_state(self.periodic.short)]
-        for state in states:
-            if state is not None:
-                self.offer(state, "dynamic programming")
+        self.offer(self.short.first_state(self._short_cover(groups)), "greedy")
+        state = best_state(self.periodic.short)
+        if state is not None:
+            self.offer(state, "dynamic programming")
 
     def offer(self, state: State, source: str) -> bool:
         """Make a state of the short instance alike in every block, unroll it and offer it; whether it is the best."""
@@ -77,7 +71,7 @@ class Blocks:
                 return False
             schedule = self._whole.schedule(unrolled, outcome, self._incumbent.bounds)
             if schedule is not None:
-                self.state, self.unrolled, self._latency = level, unrolled, outcome.latency
+                self.state, self._latency = level, outcome.latency
                 self._incumbent.offer(schedule, source)
                 return True
         return False
@@ -109,7 +103,7 @@ class Blocks:
         start = None if self.state is None else self.short.scheduled(self.state, {"none": 0})
         if start is None or incumbent.over:
             return
-        joint = condensed_model(periodic.short, LEVEL, start.latency_ns, incumbent.options.leave_out)
+        joint = condensed_model(periodic.short, SCHEDULING, start.latency_ns, incumbent.options.leave_out)
         hint(joint, start)
         _tie(joint, periodic)
         solver = new_solver(replace(incumbent.options, gap=0.0), seconds)

@@ -59,7 +59,9 @@ CORE_LEVELS = (Level(0.003, frozenset({"addresses"}), 0.25), Level(0.0, frozense
 """Where it is not."""
 
 SCHEDULING = Level(0.0, REDUNDANT | {"addresses"}, 0.15)
-"""Where schedules are wanted and no bounds: without what only helps to bound, CP-SAT goes through neighbourhoods."""
+"""Where schedules are wanted and no bounds: without what only helps to bound, and with all workers on neighbourhoods,
+CP-SAT has a first answer for the blocks of a large model in 0.6 s instead of 2 to 14, and in 10 s what it else finds in
+25."""
 
 SCHEDULING_S_PER_OPERATOR, LEAST_PATIENCE_S = 0.2, 1.5
 """Most seconds of that per operator; it ends after a third of them, and no less than so many, without an answer."""

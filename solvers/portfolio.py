@@ -22,8 +22,8 @@ ANNEAL_SHARE, ANNEAL_S_PER_OPERATOR = 0.15, 0.05
 FIRST_SHARE, MODEL_SHARES, POLISH_SHARE, WHOLE_SHARE = 0.12, (0.4, 0.6), 0.2, 0.7
 """On a large model: share of the remaining time for each stage; the model of the blocks is asked twice."""
 
-HORIZON_SHARE = 0.5
-"""Share of the remaining time in which the relaxation with a horizon goes on, beside the condensed model."""
+MOST_MODELLED = 200
+"""Operators up to which the whole is modelled where nothing repeats."""
 
 
 def solve_portfolio(instance: Instance, options: Options) -> Result:
@@ -40,7 +40,8 @@ def solve_portfolio(instance: Instance, options: Options) -> Result:
     incumbent.prove_quickly()
     plan_dynamically(incumbent)
     if not incumbent.over:
-        (_search_large if facts.large else _search_small)(incumbent)
+        in_parts = incumbent.periodic is not None or len(facts.order) > MOST_MODELLED
+        (_search_large if in_parts else _search_small)(incumbent)
     return incumbent.finish("portfolio")
 
 
