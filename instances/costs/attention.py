@@ -95,7 +95,7 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     result = Draft(KernelKind.MIX, [], 0.0, tiling.aic, steps=len(fusion.cubes) + _softmax_steps(fusion))
 
     d_padded, dv_padded = round_up(shape.d, 16), round_up(shape.dv, 16)
-    slices = _cube_buffers(machine, result, m0, n0, d_padded, dv_padded, element)
+    slices = cube_buffers(machine, result, m0, n0, d_padded, dv_padded, element)
     through_l2_out, through_l2_back = not machine.direct, not machine.direct_back
 
     # per step, on one cube core
@@ -116,8 +116,8 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     probabilities = rows * n0 * PROBABILITY_BYTES / pairs
     back_path = machine.path(MemoryName.UB, MemoryName.L1) or machine.path(MemoryName.UB, MemoryName.L2)
     store_v = move_ns(machine, back_path, probabilities, 1)
-    chunks = _vector_chunks(machine, result, m0, n0, shape.dv, pairs)
-    compute = _softmax_step_ns(fusion, machine, shape, rows, n0, pairs, chunks)
+    chunks = vector_chunks(machine, result, m0, n0, shape.dv, pairs)
+    compute = softmax_step_ns(fusion, machine, shape, rows, n0, pairs, chunks)
 
     final = move_ns(machine, machine.path(MemoryName.UB, MemoryName.L2), rows * shape.dv * element / pairs, 1)
     sync = machine.sync_ns.value
@@ -143,7 +143,7 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     return result
 
 
-def _cube_buffers(machine: Machine, result: Draft, m0: int, n0: int, d: int, dv: int, element: int) -> int:
+def cube_buffers(machine: Machine, result: Draft, m0: int, n0: int, d: int, dv: int, element: int) -> int:
     """Place the cube's buffers; returns into how many slices of keys a step is cut for L1.
 
     Keys, values and probabilities pass through L1 in slices, as many keys at a time as fit beside the query; the sums
@@ -173,7 +173,7 @@ def _cube_buffers(machine: Machine, result: Draft, m0: int, n0: int, d: int, dv:
     return -(-n0 // width)
 
 
-def _vector_chunks(machine: Machine, result: Draft, m0: int, n0: int, dv: int, pairs: int) -> int:
+def vector_chunks(machine: Machine, result: Draft, m0: int, n0: int, dv: int, pairs: int) -> int:
     """Place the vector cores' buffers; returns into how many pieces a step's tile is cut for UB."""
     rows = max(1, m0 // pairs)
     row_bytes = n0 * (2 * ACCUMULATOR_BYTES + ACCUMULATOR_BYTES + PROBABILITY_BYTES)
@@ -191,7 +191,7 @@ def _vector_chunks(machine: Machine, result: Draft, m0: int, n0: int, dv: int, p
     return -(-rows // held)
 
 
-def _softmax_step_ns(
+def softmax_step_ns(
     fusion: Fusion, machine: Machine, shape: AttentionShape, rows: float, n0: int, pairs: int, chunks: int
 ) -> float:
     """Softmax work on a tile, plus the rescaling of the running result that online softmax adds per step."""

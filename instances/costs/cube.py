@@ -123,7 +123,7 @@ def _rows(graph: Graph, access: Access, k_loops: list[str]) -> Rows:
 
 
 @lru_cache(maxsize=4096)
-def _shapes(fusion: Fusion) -> tuple[MatmulShape, ...]:
+def matmul_shapes(fusion: Fusion) -> tuple[MatmulShape, ...]:
     return tuple(matmul_shape(fusion.graph, cube) for cube in fusion.cubes)
 
 
@@ -145,8 +145,8 @@ class Blocks:
     mine: int
 
 
-def _blocks(fusion: Fusion, tiling: Tiling) -> Blocks:
-    shapes = _shapes(fusion)
+def cut_blocks(fusion: Fusion, tiling: Tiling) -> Blocks:
+    shapes = matmul_shapes(fusion)
     first = shapes[0]
     keys = {first.m_key, first.n_key, first.k_key}
     if set(tiling.tile) != keys or not set(tiling.parts) <= {first.k_key}:
@@ -246,8 +246,8 @@ def _l1_step(machine: Machine, shape: MatmulShape, blocks: Blocks, room: int) ->
 
 def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
     """Price matmuls, with or without a vector epilogue; :class:`Misfit` where a tile exceeds a memory."""
-    blocks = _blocks(fusion, tiling)
-    shape = _shapes(fusion)[0]
+    blocks = cut_blocks(fusion, tiling)
+    shape = matmul_shapes(fusion)[0]
     loads = l1_loads(machine, shape, blocks)
     result = Draft(fusion.kind, [], 0.0, tiling.aic, steps=len(fusion.cubes))
     for name, size, slots in loads.buffers:
@@ -316,7 +316,7 @@ def _epilogue(fusion: Fusion, machine: Machine, tiling: Tiling, blocks: Blocks, 
     pairs = _vector_cores_per_cube(machine, tiling)
     columns = blocks.n * blocks.joined
     tile = blocks.m * columns
-    chunk = _epilogue_chunk(fusion, machine, blocks, result, pairs)
+    chunk = epilogue_chunk(fusion, machine, blocks, result, pairs)
     path_out = machine.path(MemoryName.L0C, MemoryName.UB)
     kept = sum(
         fusion.graph.tensor[cube.writes[0].tensor].dtype.size_bytes
@@ -328,8 +328,8 @@ def _epilogue(fusion: Fusion, machine: Machine, tiling: Tiling, blocks: Blocks, 
     drain = move_ns(machine, path_out or machine.path(MemoryName.L0C, MemoryName.L2), handed, 1)
     if kept:
         drain += move_ns(machine, machine.path(MemoryName.L0C, MemoryName.L2), blocks.m * blocks.n * kept, 1)
-    read_bytes = _vector_tile_bytes(fusion, blocks, reads=True)
-    write_bytes = _vector_tile_bytes(fusion, blocks, reads=False)
+    read_bytes = vector_tile_bytes(fusion, blocks, reads=True)
+    write_bytes = vector_tile_bytes(fusion, blocks, reads=False)
     loads = read_bytes + (handed if through_l2 else 0)
     chunks = math.ceil(tile / pairs / chunk)
     inputs = sum(len(operator.reads) for operator in fusion.vectors)
@@ -337,7 +337,7 @@ def _epilogue(fusion: Fusion, machine: Machine, tiling: Tiling, blocks: Blocks, 
     store = move_ns(machine, machine.path(MemoryName.UB, MemoryName.L2), write_bytes / pairs, chunks)
     calls = vector_steps(fusion.vectors)
     result.steps += calls
-    outside = _vector_accesses(fusion, reads=True) + _vector_accesses(fusion, reads=False)
+    outside = vector_accesses(fusion, reads=True) + vector_accesses(fusion, reads=False)
     work = total_work(fusion.vectors, converted_elements(fusion, tuple(outside)))
     share = 1 / (blocks.items * pairs)
     compute = vector_ns(machine, {c: e * share for c, e in work.items()}, calls * chunks)
@@ -365,7 +365,7 @@ def _vector_cores_per_cube(machine: Machine, tiling: Tiling) -> int:
     return pairs
 
 
-def _vector_accesses(fusion: Fusion, reads: bool) -> list[Access]:
+def vector_accesses(fusion: Fusion, reads: bool) -> list[Access]:
     """Accesses of the vector operators that cross the group's border."""
     if reads:
         made = fusion.made
@@ -375,12 +375,12 @@ def _vector_accesses(fusion: Fusion, reads: bool) -> list[Access]:
     return [a for o in fusion.vectors for a in o.writes if a.tensor in crossing]
 
 
-def _vector_tile_bytes(fusion: Fusion, blocks: Blocks, reads: bool) -> float:
+def vector_tile_bytes(fusion: Fusion, blocks: Blocks, reads: bool) -> float:
     """Bytes of the vector operators' outside tensors that one item touches."""
     cube = fusion.cubes[0]
     rows = cube.writes[0].loops - cube.reads[1].loops
     total = 0.0
-    for access in _vector_accesses(fusion, reads):
+    for access in vector_accesses(fusion, reads):
         width = 1
         for loop in access.loops - rows:
             width *= extent_of(fusion, loop)
@@ -389,7 +389,7 @@ def _vector_tile_bytes(fusion: Fusion, blocks: Blocks, reads: bool) -> float:
     return total
 
 
-def _epilogue_chunk(fusion: Fusion, machine: Machine, blocks: Blocks, result: Draft, pairs: int) -> int:
+def epilogue_chunk(fusion: Fusion, machine: Machine, blocks: Blocks, result: Draft, pairs: int) -> int:
     """Elements of a tile that a vector core works on at a time, and its UB buffers."""
     cube = fusion.cubes[0]
     columns = cube.writes[0].loops - cube.reads[0].loops
@@ -399,7 +399,7 @@ def _epilogue_chunk(fusion: Fusion, machine: Machine, blocks: Blocks, result: Dr
         raise Misfit(f"tile along {'*'.join(sorted(whole))}, which must stay whole", 0)
     outside = [
         (f"vector{number}", fusion.graph.tensor[access.tensor].dtype.size_bytes)
-        for number, access in enumerate((*_vector_accesses(fusion, reads=True), *_vector_accesses(fusion, reads=False)))
+        for number, access in enumerate((*vector_accesses(fusion, reads=True), *vector_accesses(fusion, reads=False)))
     ]
     widths = [("sum", ACCUMULATOR_BYTES * blocks.joined, 2), ("work", ACCUMULATOR_BYTES, 2)]
     widths += [(name, size, 2) for name, size in outside]
@@ -417,7 +417,7 @@ def _epilogue_chunk(fusion: Fusion, machine: Machine, blocks: Blocks, result: Dr
 
 def choices(fusion: Fusion, machine: Machine) -> Iterator[Tiling]:
     """Tilings worth pricing: tile rows and columns by a menu, depth as deep as L0 allows, all cores or half."""
-    shapes = _shapes(fusion)
+    shapes = matmul_shapes(fusion)
     first = shapes[0]
     widest = max(shape.n for shape in shapes)
     step = 32 // first.left.size_bytes

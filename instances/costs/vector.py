@@ -96,7 +96,7 @@ def draft(fusion: Fusion, machine: Machine, tiling: Tiling) -> Draft:
         raise Misfit("cube cores of a vector kernel", 0)
     segments, passes = length / segment, 2 if cut else 1
     result = Draft(KernelKind.VECTOR, [], 0.0, tiling.aiv, steps=vector_steps(fusion.vectors))
-    tile = _tile(fusion, machine, tile_rows, segment / length if cut else 1.0)
+    tile = row_tile(fusion, machine, tile_rows, segment / length if cut else 1.0)
     for slots in (2, 1):  # double buffers where there is room
         result.demands = [(name, MemoryName.UB, size, slots) for name, size in tile.buffers]
         if tile.work_bytes:
@@ -134,7 +134,7 @@ class Tile:
     stored_bytes: float
 
 
-def _tile(fusion: Fusion, machine: Machine, tile_rows: int, part: float) -> Tile:
+def row_tile(fusion: Fusion, machine: Machine, tile_rows: int, part: float) -> Tile:
     """A tile of ``tile_rows`` rows, or ``part`` of a row that is cut into segments."""
     whole = set(whole_loops(fusion))
     kept = {loop for operator in fusion.operators for loop in operator.whole}

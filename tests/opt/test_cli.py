@@ -33,6 +33,7 @@ COMMANDS = (
     "compare",
     "benchmark",
     "mutate",
+    "simulate",
     "cost",
     "calibrate",
     "models",
