@@ -44,7 +44,6 @@ class Activity:
     start_ns: float = -1.0
     end_ns: float = -1.0
     running: int = 0
-    busy: dict[str, float] = field(default_factory=dict)
     stalls: dict[str, float] = field(default_factory=dict)
 
     def wait_for_traffic(self, other: Activity) -> None:
@@ -257,9 +256,6 @@ class Engine:
         self._look(core, number)
         core.taken.discard(pipe)
         core.ended[number] = core.free[pipe] = self.now
-        activity.busy[pipe] = max(activity.busy.get(pipe, 0.0), 0.0) + (self.now - core.started[number]) * (
-            core.cores / sum(program.cores for program in activity.programs)
-        )
         if late_ns > SOON and flow is not None and flow.held_by:
             reason = f"{pipe} shares {flow.held_by}"
             activity.stalls[reason] = activity.stalls.get(reason, 0.0) + late_ns
