@@ -100,10 +100,12 @@ def _improve(incumbent: Incumbent) -> None:
         hint(model, incumbent.best)
     except ValueError:  # a warm start from outside the candidates has no neighbourhood
         return
+    patience = max(LEAST_PATIENCE_S, seconds / 3)
+    if options.deterministic_limit is not None:  # the clock must not decide
+        seconds, patience = incumbent.spare_s, math.inf
     solver = new_solver(replace(options, gap=0.0), seconds)
     solver.parameters.use_lns_only = True
     watcher = _Decoding(incumbent, model, whole=SCHEDULING.whole)
-    patience = max(LEAST_PATIENCE_S, seconds / 3) if options.deterministic_limit is None else math.inf
     with incumbent.watching(solver.stop_search, lambda: watcher.idle_s > patience):
         solver.solve(model.model, watcher)
 

@@ -28,6 +28,10 @@ def new_solver(options: Options, seconds: float) -> cp_model.CpSolver:
     if options.deterministic_limit is not None:
         parameters.max_deterministic_time = options.deterministic_limit
     parameters.catch_sigint_signal = False  # whose process it is decides what Ctrl-C means
+    if options.log:
+        parameters.log_search_progress = True
+        parameters.log_to_stdout = False
+        solver.log_callback = options.log
     return solver
 
 
@@ -63,10 +67,6 @@ def _run(model: JointModel, incumbent: Incumbent) -> None:
     """Solve; solutions and CP-SAT's own bound go to the incumbent as they come."""
     options, progress = incumbent.options, incumbent.progress
     solver = new_solver(options, incumbent.spare_s)
-    if options.log:
-        solver.parameters.log_search_progress = True
-        solver.parameters.log_to_stdout = False
-        solver.log_callback = options.log
     solver.best_bound_callback = lambda bound: progress.bound(round(bound), "cp-sat")
     with incumbent.watching(solver.stop_search):
         status = solver.solve(model.model, _Watcher(incumbent, model))

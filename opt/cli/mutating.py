@@ -34,12 +34,12 @@ def mutate(
 ) -> None:
     """Corrupt valid schedules by every kind of mistake and show which ones the replay names.
 
-    Each corrupted schedule is sealed anew. Caught means: the broken rule is named, with its place and amount. Exit
-    code 4 where something passes.
-
     \b
     Example:
       tilewright mutate --rounds 5
+
+    Each corrupted schedule is sealed anew. Caught means: the broken rule is named, with its place and amount. Exit
+    code 4 where something passes.
     """
     given = paths or []
     if len(given) % 2:

@@ -28,12 +28,12 @@ def simulate_plan(
 ) -> None:
     """Run a schedule tile by tile on in-order pipes with shared bandwidth, beside what the plan says.
 
-    A second opinion on the cost model: kernels are written out as loads, products, vector work and stores with their
-    buffers, and what overlaps comes out of that. Exit code 4 where a buffer's address is used again too early.
-
     \b
     Example:
       tilewright simulate layer.json schedule.json
+
+    A second opinion on the cost model: kernels are written out as loads, products, vector work and stores with their
+    buffers, and what overlaps comes out of that. Exit code 4 where a buffer's address is used again too early.
     """
     check_outputs([output], [path, schedule_path])
     instance, schedule = api.load_instance(path), api.load_schedule(schedule_path)
