@@ -124,6 +124,7 @@ def _rows(graph: Graph, access: Access, k_loops: list[str]) -> Rows:
 
 @lru_cache(maxsize=4096)
 def matmul_shapes(fusion: Fusion) -> tuple[MatmulShape, ...]:
+    """Shapes of a group's products, in order."""
     return tuple(matmul_shape(fusion.graph, cube) for cube in fusion.cubes)
 
 
@@ -146,6 +147,7 @@ class Blocks:
 
 
 def cut_blocks(fusion: Fusion, tiling: Tiling) -> Blocks:
+    """How a tiling cuts a group's products; :class:`Misfit` where it does not go with their sizes."""
     shapes = matmul_shapes(fusion)
     first = shapes[0]
     keys = {first.m_key, first.n_key, first.k_key}

@@ -131,8 +131,7 @@ def _join(
     """Read the partial results of all parts back, rescale and add them."""
     elements = shape.batch * shape.m * shape.dv * parts / tiling.aiv
     start, rate = port(machine, machine.path(MemoryName.L2, MemoryName.UB))
-    everything = tuple(range(len(writer.ops)))[-3:]
-    flag = writer.add("sync", machine.sync_ns.value, waits=everything)
+    flag = writer.add("sync", machine.sync_ns.value, waits=(len(writer.ops) - 1,))
     load = writer.add(
         "vector_mte2",
         parts * start,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from instances.errors import InvalidScheduleError
@@ -51,10 +51,10 @@ class Activity:
         other.drawn.append(self)
         self.waits += 1
 
-    def wait_for(self, others: Iterable[Activity]) -> None:
-        """Not to start before these have ended."""
+    def wait_for(self, others: Iterable[Activity | None]) -> None:
+        """Not to start before these have ended, each counted once; ``None`` is nobody."""
         for other in others:
-            if other is not self and self not in other.feeds:
+            if other is not None and other is not self and self not in other.feeds:
                 other.feeds.append(self)
                 self.waits += 1
 
@@ -75,7 +75,6 @@ class _Core:
         self.free: dict[str, float] = dict.fromkeys(self.queues, 0.0)
         self.taken: set[str] = set()
         self.left = len(program.ops)
-        self.filling: set[int] = set()
         self.holds: dict[Slot, tuple[int, str]] = {}  # slot -> version and who filled it
 
     def ready_at(self, number: int) -> float | None:
@@ -206,7 +205,6 @@ class Engine:
         core.started[number] = self.now
         self._blame(core, pipe, number)
         self._look(core, number)
-        core.filling.add(number)
         for slot, version in op.writes:
             core.holds[slot] = (version, f"{pipe} {number}")
             for other in core.clobbers.get(slot, ()):
@@ -217,12 +215,9 @@ class Engine:
             self._add_flow(flow, lambda late: self._end(core, pipe, number, late, flow))
         else:
             self._at(self.now + op.ns, lambda: self._end(core, pipe, number, 0.0, None))
-        if any(share > 0 for later in core.queues.values() for _, share in self._next_after(core, later, number)):
+        heads = (core.ops[queue[0]] for queue in core.queues.values() if queue)
+        if any(other == number for head in heads for other, _ in head.after):
             self._step(core, list(core.queues))
-
-    def _next_after(self, core: _Core, queue: deque[int], number: int) -> list[tuple[int, float]]:
-        """What the head of a queue asks of an operation that has just begun."""
-        return [entry for entry in core.ops[queue[0]].after if entry[0] == number] if queue else []
 
     def _blame(self, core: _Core, pipe: str, number: int) -> None:
         """Count the time for which the pipe stood still, by what it waited for."""
@@ -234,11 +229,10 @@ class Engine:
         stalls = core.activity.stalls
         stalls[reason] = stalls.get(reason, 0.0) + idle
 
-    def _look(self, core: _Core, number: int) -> None:
-        """That the slots an operation reads hold what it expects, those aside that it has written meanwhile."""
-        own = {slot for slot, _ in core.ops[number].writes} if number in core.filling else ()
+    def _look(self, core: _Core, number: int, written: Collection[Slot] = ()) -> None:
+        """That the slots an operation reads hold what it expects, those aside that it has ``written`` meanwhile."""
         for slot, version in core.ops[number].reads:
-            if slot in own:
+            if slot in written:
                 continue
             held = core.holds.get(slot, (0, ""))
             if held[0] != version:
@@ -253,7 +247,7 @@ class Engine:
             held = core.holds.get(slot, (0, ""))
             if held[0] != version:
                 self.corruptions.append(Corruption(activity.name, slot[0], slot[1].value, round(self.now), held[1]))
-        self._look(core, number)
+        self._look(core, number, [slot for slot, _ in op.writes])
         core.taken.discard(pipe)
         core.ended[number] = core.free[pipe] = self.now
         if late_ns > SOON and flow is not None and flow.held_by:

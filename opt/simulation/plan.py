@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from instances.costs.terms import launch_ns, link_ns
-from instances.costs.vector import vector_steps
+from instances.costs import Misfit, draft
+from instances.costs.terms import launch_ns
 from instances.errors import InvalidScheduleError
-from instances.fusion import Fuser, Fusion
+from instances.fusion import Fuser
 from instances.instance import Instance
-from instances.kernels import KernelKind, Rule
+from instances.kernels import KernelKind
 from instances.schedule import Kernel, Move, MoveKind, Schedule, Source
 from opt.replay.timeline import Traffic
 from opt.simulation.engine import Activity, Corruption, Engine
 from opt.simulation.kernels import programs
 from opt.simulation.sharing import Flow
-
-RESCALE_STEPS = 3
-"""Steps that online softmax adds to the program of an attention kernel (see ``instances.costs.attention``)."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +92,17 @@ class _Stage:
         if fusion is None:
             raise InvalidScheduleError(f"{kernel.label} may not run as one kernel; see 'tilewright validate'")
         machine = self._machine
+        try:
+            price = draft(fusion, machine, kernel.tiling)
+        except Misfit as misfit:
+            raise InvalidScheduleError(f"{kernel.label}: its tiling does not fit ({misfit})") from None
+        head = launch_ns(machine, kernel.kind, price.steps)
         if kernel.kind is KernelKind.LINK:
-            message = sum(operator.link_bytes for operator in fusion.operators)
-            return Activity(
-                kernel.label, head_ns=launch_ns(machine, kernel.kind, 0), fixed_ns=link_ns(machine, message)
-            )
+            return Activity(kernel.label, head_ns=head, fixed_ns=sum(stage.total_ns for stage in price.stages))
         crossing = {**self._traffic.streamed_bytes(kernel), **self._traffic.written_bytes(kernel)}
         return Activity(
             kernel.label,
-            head_ns=launch_ns(machine, kernel.kind, _steps(fusion)),
+            head_ns=head,
             programs=programs(fusion, machine, kernel.tiling, kernel.buffers, crossing),
             buffers=kernel.buffers,
         )
@@ -123,7 +122,7 @@ class _Stage:
             held = [("aic", core) for core in kernel.aic_ids] + [("aiv", core) for core in kernel.aiv_ids]
             if kernel.kind is KernelKind.LINK:
                 held.append(("link", 0))
-            activity.wait_for(_once(last.get(core) for core in held))
+            activity.wait_for(last.get(core) for core in held)
             last.update(dict.fromkeys(held, activity))
         for (_, before), (_, after) in zip(self._moves, self._moves[1:], strict=False):
             after.wait_for([before])
@@ -148,11 +147,11 @@ class _Stage:
                     before.append(arrivals.get(read.tensor))
                 elif read.tensor in self._maker:
                     before.append(spills.get(read.tensor))
-                activity.wait_for(_once(before))
+                activity.wait_for(before)
         for move, activity in self._moves:
-            activity.wait_for(_once([self._maker.get(move.tensor)]))
+            activity.wait_for([self._maker.get(move.tensor)])
             if move.kind is MoveKind.FILL:
-                activity.wait_for(_once([spills.get(move.tensor)]))
+                activity.wait_for([spills.get(move.tensor)])
 
     def _reuse_addresses(self) -> None:
         """What takes addresses in L2 waits for the last users of what the plan had there before."""
@@ -182,18 +181,3 @@ class _Stage:
 
 def _order(kernel: Kernel) -> tuple[int, int]:
     return kernel.start_ns, kernel.end_ns
-
-
-def _once(activities: object) -> list[Activity]:
-    """Activities that there are, each once."""
-    found: list[Activity] = []
-    for activity in activities:  # type: ignore[attr-defined]
-        if activity is not None and activity not in found:
-            found.append(activity)
-    return found
-
-
-def _steps(fusion: Fusion) -> int:
-    """Steps of a kernel's program, as its launch counts them."""
-    extra = RESCALE_STEPS if fusion.rule is Rule.ATTENTION else 0
-    return len(fusion.cubes) + vector_steps(fusion.vectors) + extra
