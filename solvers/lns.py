@@ -41,7 +41,8 @@ MOST_FAILURES = 40
 def solve_lns(instance: Instance, options: Options) -> Result:
     """Large-neighbourhood search from the best of the greedy schedule and dynamic programming."""
     incumbent = begin(instance, options)
-    plan_dynamically(incumbent)
+    if incumbent.periodic is None:  # blocks begin with their own
+        plan_dynamically(incumbent)
     incumbent.prove_quickly()
     search_neighbourhoods(incumbent, blocks_of(incumbent))
     return incumbent.finish("lns")

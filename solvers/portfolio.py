@@ -38,7 +38,8 @@ def solve_portfolio(instance: Instance, options: Options) -> Result:
         incumbent.offer_decisions(stack_decisions(facts), "stack")
         incumbent.offer_decisions(autofuse_decisions(facts), "autofuse")
     incumbent.prove_quickly()
-    plan_dynamically(incumbent)
+    if incumbent.periodic is None:  # blocks begin with their own
+        plan_dynamically(incumbent)
     if not incumbent.over:
         in_parts = incumbent.periodic is not None or len(facts.order) > MOST_MODELLED
         (_search_large if in_parts else _search_small)(incumbent)
