@@ -1,4 +1,8 @@
-"""Fused attention as programs: the scores of the next step are begun before the softmax of this one."""
+"""Fused attention as programs: scores a step ahead of the softmax, the product with the values a step behind it.
+
+Both leads are needed: pipes are in order, so a product that waits for its own softmax would hold up the scores, and the
+loads, of the steps after it.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +61,7 @@ def attention_programs(
     def written(mine: int, cores: int) -> Program:
         w, l0 = Writer(), 0
         token: list[tuple[int, float]] = []
+        returned: dict[int, int] = {}
         order = [(item, step) for item in range(mine) for step in range(steps)]
 
         def scores_of(turn: int) -> None:
@@ -84,11 +89,9 @@ def attention_programs(
                 out = w.add("fixp", out_start + handed / out_rate, scores, into)
                 w.add("sync", sync, waits=(out,))
 
-        scores_of(0)
-        for turn, (item, step) in enumerate(order):
-            if turn + 1 < len(order):
-                scores_of(turn + 1)
-            running = slots.at("running", ub, item)
+        def softmax_of(turn: int) -> None:
+            """Probabilities back to the cube."""
+            item, _ = order[turn]
             ready = slots.at("probabilities_out", ub, turn)
             own = (*slots.at("work", ub, turn), *slots.at("max_and_sum", ub, item))
             softmax = w.add("vector", part * compute, slots.at("scores_in", ub, turn), (*ready, *own), after=token)
@@ -96,10 +99,18 @@ def attention_programs(
             sent = part * rows * n0 * attention.PROBABILITY_BYTES
             place = slots.at("probabilities", l1, turn)
             if to_l1 is None:
-                stored = w.add("mte3", back_start, ready, (), sent, pairs * back_rate)
-                w.add("mte2", slices * start, (), place, sent, rate, waits=(stored,))
+                returned[turn] = w.add("mte3", back_start, ready, (), sent, pairs * back_rate)
             else:
                 w.add("mte3", back_start + sent / pairs / back_rate, ready, place)
+
+        def values_of(turn: int) -> None:
+            """Values in, times the probabilities, onto the running result; out with it where an item ends."""
+            nonlocal l0
+            item, step = order[turn]
+            place, running = slots.at("probabilities", l1, turn), slots.at("running", ub, item)
+            if to_l1 is None:
+                sent = part * rows * n0 * attention.PROBABILITY_BYTES
+                w.add("mte2", slices * start, (), place, sent, rate, waits=(returned[turn],))
             values = slots.at("values", l1, turn)
             w.add("mte2", slices * (start + formatting), (), values, part * value_bytes, rate, cache_share)
             a, b = slots.at("left", MemoryName.L0A, l0), slots.at("right", MemoryName.L0B, l0)
@@ -118,6 +129,15 @@ def attention_programs(
             w.add("vector", 0.0, (*partial, *(running if step else ())), running)
             if step == steps - 1:
                 w.add("mte3", last_start, running, (), rows * shape.dv * element, pairs * last_rate, out_share)
+
+        turns = len(order)
+        for turn in range(-1, turns + 1):
+            if turn + 1 < turns:
+                scores_of(turn + 1)
+            if 0 <= turn < turns:
+                softmax_of(turn)
+            if turn > 0:
+                values_of(turn - 1)
         if parts > 1:
             _join(machine, shape, tiling, parts, w, pairs)
         return w.program(cores)
