@@ -39,16 +39,15 @@ class Activity:
     flow: Flow | None = None
     programs: list[Program] = field(default_factory=list)
     buffers: tuple[Buffer, ...] = ()
-    drawing: int = 0
-    drawn: list[Activity] = field(default_factory=list)
+    issues: list[tuple[float, Activity]] = field(default_factory=list)
     start_ns: float = -1.0
     end_ns: float = -1.0
     running: int = 0
     stalls: dict[str, float] = field(default_factory=dict)
 
-    def wait_for_traffic(self, other: Activity) -> None:
-        """Not to start before another has moved all that it moves to and from HBM."""
-        other.drawn.append(self)
+    def wait_since(self, other: Activity, ns: float) -> None:
+        """Not to start before so much time has passed since another began."""
+        other.issues.append((ns, self))
         self.waits += 1
 
     def wait_for(self, others: Iterable[Activity | None]) -> None:
@@ -142,6 +141,8 @@ class Engine:
 
     def _begin(self, activity: Activity) -> None:
         activity.start_ns = self.now
+        for ns, other in activity.issues:
+            self._at(self.now + ns, lambda other=other: self._release([other]))  # type: ignore[misc]
         self._at(self.now + activity.head_ns, lambda: self._body(activity))
 
     def _body(self, activity: Activity) -> None:
@@ -156,7 +157,6 @@ class Engine:
                 for count, late in _staggered(program)
             ]
             activity.running = len(cores)
-            activity.drawing = sum(op.hbm_share > 0 for core, _ in cores for op in core.ops)
             for core, late in cores:
                 self._at(self.now + late, lambda core=core: self._launch(core))  # type: ignore[misc]
         else:
@@ -169,8 +169,6 @@ class Engine:
     def _finish(self, activity: Activity) -> None:
         activity.end_ns = self.now
         self._release(activity.feeds)
-        self._release(activity.drawn)
-        activity.drawn = []
 
     def _release(self, waiting: list[Activity]) -> None:
         for other in waiting:
@@ -253,11 +251,6 @@ class Engine:
         if late_ns > SOON and flow is not None and flow.held_by:
             reason = f"{pipe} shares {flow.held_by}"
             activity.stalls[reason] = activity.stalls.get(reason, 0.0) + late_ns
-        if op.hbm_share > 0:
-            activity.drawing -= 1
-            if not activity.drawing:
-                drawn, activity.drawn = activity.drawn, []
-                self._release(drawn)
         core.left -= 1
         if core.left:
             self._step(core, list(core.queues))

@@ -110,7 +110,7 @@ class _Stage:
     def _move(self, move: Move) -> Activity:
         machine, size = self._machine, self._graph.tensor[move.tensor].size_bytes
         rate = machine.hbm.rate_gb_s.value
-        flow = Flow(float(size), rate, 1, hbm_share=1.0, l2_share=0.0, pull=float(machine.aic_count))
+        flow = Flow(float(size), rate, 1, hbm_share=1.0, l2_share=0.0)
         return Activity(f"{move.kind.value} of {move.tensor}", head_ns=machine.hbm.move_startup_ns.value, flow=flow)
 
     # ---------------------------------------------------------------- who waits for whom
@@ -126,15 +126,14 @@ class _Stage:
             last.update(dict.fromkeys(held, activity))
         for (_, before), (_, after) in zip(self._moves, self._moves[1:], strict=False):
             after.wait_for([before])
-        channel = sorted(
-            (kernel.hbm_start_ns, number)
-            for number, (kernel, _) in enumerate(self._kernels)
-            if kernel.hbm_start_ns is not None
+        drawing = sorted(
+            (k for k in self._kernels if k[0].hbm_start_ns is not None), key=lambda k: k[0].hbm_start_ns or 0
         )
-        for move, activity in self._moves:  # issued when the plan's traffic before it is through
-            earlier = [number for begun, number in channel if begun < move.start_ns]
+        for move, activity in self._moves:  # issued when the traffic before it is through by the plan
+            earlier = [k for k in drawing if (k[0].hbm_start_ns or 0) < move.start_ns]
             if earlier:
-                activity.wait_for_traffic(self._kernels[earlier[-1]][1])
+                kernel, before = earlier[-1]
+                activity.wait_since(before, (kernel.hbm_start_ns or 0) + kernel.hbm_ns - kernel.start_ns)
 
     def _follow_tensors(self) -> None:
         """Readers after makers and after the moves that bring what they read; spills after makers."""

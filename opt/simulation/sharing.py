@@ -11,8 +11,8 @@ TINY = 1e-9
 class Flow:
     """Traffic of ``cores`` like cores, each moving ``left`` bytes at up to ``rate`` bytes per ns.
 
-    ``hbm_share`` of it crosses the channel to HBM, ``l2_share`` the ports of L2; ``pull`` is how many requests it has
-    in flight beside those of one core.
+    ``hbm_share`` of it crosses the channel to HBM, ``l2_share`` the ports of L2. A move counts as one core: the copy
+    engine has no more requests in flight than a core has.
     """
 
     left: float
@@ -20,7 +20,6 @@ class Flow:
     cores: int
     hbm_share: float
     l2_share: float = 1.0
-    pull: float = 1.0
     now: float = 0.0
     held_by: str = ""
 
@@ -32,9 +31,9 @@ def share_out(flows: list[Flow], l2_rate: float, hbm_rate: float) -> None:
     for flow in flows:
         flow.now, flow.held_by = 0.0, ""
     while growing:
-        l2_use = sum(f.cores * f.pull * f.l2_share for f in growing)
-        hbm_use = sum(f.cores * f.pull * f.hbm_share for f in growing)
-        steps = [(f.rate / f.pull - level, "") for f in growing]
+        l2_use = sum(f.cores * f.l2_share for f in growing)
+        hbm_use = sum(f.cores * f.hbm_share for f in growing)
+        steps = [(f.rate - level, "") for f in growing]
         step, cause = min(steps)
         if l2_use > TINY and l2_free / l2_use < step:
             step, cause = l2_free / l2_use, "l2"
@@ -46,7 +45,7 @@ def share_out(flows: list[Flow], l2_rate: float, hbm_rate: float) -> None:
         hbm_free -= step * hbm_use
         still = []
         for flow in growing:
-            flow.now = level * flow.pull
+            flow.now = level
             full = flow.rate - flow.now <= TINY * flow.rate
             stuck = (cause == "l2" and flow.l2_share > 0) or (cause == "hbm" and flow.hbm_share > 0)
             if full or stuck:
