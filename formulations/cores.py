@@ -31,17 +31,19 @@ def partners(machine: Machine, aic: int) -> range:
 def assign_cores(machine: Machine, jobs: Sequence[Job]) -> list[Ids]:
     """Ids for each job; jobs come sorted by start. :class:`NoScheduleError` where there are none."""
     assigned: list[Ids] = []
-    for index, job in enumerate(jobs):
-        ids = _choose(machine, job, [(jobs[i], assigned[i]) for i in range(index)])
-        if ids is None:
+    running: list[tuple[int, Ids]] = []  # end and cores
+    for job in jobs:
+        running = [(end, ids) for end, ids in running if end > job[0]]
+        chosen = _choose(machine, job, [ids for _, ids in running])
+        if chosen is None:
             return _exact(machine, jobs)
-        assigned.append(ids)
+        assigned.append(chosen)
+        running.append((job[1], chosen))
     return assigned
 
 
-def _choose(machine: Machine, job: Job, earlier: list[tuple[Job, Ids]]) -> Ids | None:
-    start, _, kind, tiling = job
-    running = [ids for (begin, end, _, _), ids in earlier if begin <= start < end]
+def _choose(machine: Machine, job: Job, running: Sequence[Ids]) -> Ids | None:
+    _, _, kind, tiling = job
     busy_aic = {core for aic, _ in running for core in aic}
     busy_aiv = {core for _, aiv in running for core in aiv}
     free_aic = [core for core in range(machine.aic_count) if core not in busy_aic]

@@ -92,31 +92,34 @@ def time_decisions(facts: Facts, decisions: Decisions) -> Timing:
         timing.end.append(done + cost.tail_ns)
         timing.phase.append(phase)
     timing.moved += [move.start_ns + facts.move_ns(move.tensor) for move in decisions.moves]
-    for residency in decisions.residencies:
-        timing.windows.append(_window(facts, decisions, timing, residency))
+    timing.windows += _windows(facts, decisions, timing)
     return timing
 
 
-def _window(facts: Facts, decisions: Decisions, timing: Timing, residency: ResidencyChoice) -> tuple[int, int]:
-    tensor = residency.tensor
-    ends: list[int] = []
-    if residency.brought:
-        move = next(m for m in decisions.moves if m.tensor == tensor and m.kind is not MoveKind.SPILL)
-        begin = move.start_ns
-        ends.append(begin + facts.move_ns(tensor))
-    else:
-        maker = next(i for i, k in enumerate(decisions.kernels) if tensor in k.writes)
-        begin = decisions.kernels[maker].start_ns
-        ends.append(timing.end[maker])
-        ends += [
-            m.start_ns + facts.move_ns(tensor)
-            for m in decisions.moves
-            if m.tensor == tensor and m.kind is MoveKind.SPILL
-        ]
-    for i, choice in enumerate(decisions.kernels):
-        if choice.reads.get(tensor) is Source.L2 and (tensor in choice.far) == residency.brought:
-            ends.append(timing.end[i])
-    return begin, max(ends)
+def _windows(facts: Facts, decisions: Decisions, timing: Timing) -> list[tuple[int, int]]:
+    """From when to when each residency holds its addresses: from its producer or move to its last use."""
+    fetched: dict[str, tuple[int, int]] = {}
+    made: dict[str, tuple[int, int]] = {}
+    until: dict[tuple[str, bool], int] = {}  # (tensor, brought): end of the last use
+
+    def use(tensor: str, brought: bool, end_ns: int) -> None:
+        until[tensor, brought] = max(until.get((tensor, brought), end_ns), end_ns)
+
+    for move, end in zip(decisions.moves, timing.moved, strict=True):
+        if move.kind is MoveKind.SPILL:
+            use(move.tensor, False, end)
+        else:
+            fetched.setdefault(move.tensor, (move.start_ns, end))
+    for choice, end in zip(decisions.kernels, timing.end, strict=True):
+        made.update(dict.fromkeys(choice.writes, (choice.start_ns, end)))
+        for tensor, source in choice.reads.items():
+            if source is Source.L2:
+                use(tensor, tensor in choice.far, end)
+    windows = []
+    for residency in decisions.residencies:
+        begin, end = (fetched if residency.brought else made)[residency.tensor]
+        windows.append((begin, max(end, until.get((residency.tensor, residency.brought), end))))
+    return windows
 
 
 def build_schedule(facts: Facts, decisions: Decisions, proof: Proof) -> Schedule:

@@ -25,7 +25,7 @@ from instances.errors import InputError
 SCHEMA_VERSION = 1
 """Version of all our document formats; a reader refuses any other."""
 
-MAX_DOCUMENT_BYTES = 256 * 2**20
+MAX_DOCUMENT_BYTES = 128 * 2**20
 """Largest file that is read (bytes): far above any real instance, below what would exhaust memory."""
 
 
@@ -44,10 +44,11 @@ def read_text(path: str | Path) -> str:
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a directory; give the path of a file")
-        size = path.stat().st_size
-        if size > MAX_DOCUMENT_BYTES:
-            raise InputError(f"{path}: {size} bytes is above the limit of {MAX_DOCUMENT_BYTES}; split the file")
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:  # what a device or a pipe holds is known only by reading it
+            content = stream.read(MAX_DOCUMENT_BYTES + 1)
+        if len(content) > MAX_DOCUMENT_BYTES:
+            raise InputError(f"{path}: holds more than the limit of {MAX_DOCUMENT_BYTES} bytes; split the file")
+        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except UnicodeDecodeError as error:
@@ -92,16 +93,33 @@ def read_table(path: str | Path, required: Sequence[str], what: str, aliases: Ma
 
 
 def read_json(path: str | Path) -> Any:
-    """The parsed JSON of a file; :class:`InputError` with line and column where it is broken."""
+    """The parsed JSON of a file; :class:`InputError` with line and column where it is broken, or a name comes twice."""
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_members)
+    except _Twice as error:
+        raise InputError(f"{path}: an object has the name {_short(str(error))} twice; remove one of the two") from None
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: line {error.lineno} column {error.colno} is not JSON ({error.msg}); mend or regenerate the file"
         ) from None
     except (RecursionError, ValueError):
         raise InputError(f"{path}: is nested too deeply or holds an absurd number; regenerate the file") from None
+
+
+class _Twice(Exception):
+    """A name that comes twice in one JSON object: readers differ in which of the two they take."""
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _Twice(name)
+            seen.add(name)
+    return members
 
 
 def parse(model: type[Document], data: Any, source: str | Path) -> Document:

@@ -7,11 +7,14 @@ import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from instances.documents import SCHEMA_VERSION, Frozen, canonical_json, digest
+
+MAX_OPERATORS, MAX_TENSORS = 20_000, 200_000
+"""Largest graph: several times the largest whole model, and still answered within a minute."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Extent = Annotated[int, Field(gt=0, le=2**48)]
@@ -212,6 +215,14 @@ class Graph(Frozen):
     name: Name
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...] = Field(min_length=1)
+
+    @field_validator("operators", "tensors", mode="before")
+    @classmethod
+    def _not_too_many(cls, given: Any, info: ValidationInfo) -> Any:
+        most = MAX_OPERATORS if info.field_name == "operators" else MAX_TENSORS
+        if isinstance(given, list | tuple) and len(given) > most:
+            raise ValueError(f"{len(given)} are above the limit of {most}; cut the graph into parts")
+        return given
 
     @field_validator("operators")
     @classmethod

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from formulations.facts import Facts
 from instances.graph import Operator
 from instances.instance import Instance
@@ -55,18 +57,17 @@ def find_repetition(facts: Facts) -> Repetition | None:
         for i, operator in enumerate(facts.graph.operators)
     ]
     number = {form: k for k, form in enumerate(dict.fromkeys(forms))}
-    kinds = [number[form] for form in forms]
+    kinds = np.array([number[form] for form in forms])
     best: Repetition | None = None
     for period in range(1, len(kinds) // LEAST_BLOCKS + 1):
-        run = 0
-        for i in range(len(kinds) - period + 1):
-            if i < len(kinds) - period and kinds[i] == kinds[i + period]:
-                run += 1
-                continue
-            count = (run + period) // period
-            if run and (best is None or count * period > best.count * best.period):
-                best = Repetition(i - run, period, count)
-            run = 0
+        differ = np.flatnonzero(kinds[period:] != kinds[:-period])
+        edges = np.concatenate(([-1], differ, [len(kinds) - period]))
+        runs = np.diff(edges) - 1
+        longest = int(np.argmax((runs > 0) * (runs + period) // period))
+        run, first = int(runs[longest]), int(edges[longest]) + 1
+        count = (run + period) // period
+        if run and (best is None or count * period > best.count * best.period):
+            best = Repetition(first, period, count)
     if best is None or best.count < LEAST_BLOCKS or best.count * best.period < LEAST_SHARE * len(kinds):
         return None
     return best

@@ -43,13 +43,18 @@ def tiny_machine(
     launch_ns: float | None = None,
     link_startup_ns: float | None = None,
     name: str = "ascend910b2",
+    in_core: float = 1.0,
 ) -> Machine:
     """A chip cut down: by default 1 byte per ns over HBM, 10 ns to start a move, 1000 bytes of L2.
 
-    The data is validated anew, so that no cached figure of the whole chip is left in it.
+    ``in_core`` is the share that is left of the memories of a core. The data is validated anew, so that no cached
+    figure of the whole chip is left in it.
     """
     data = load_machine(name).model_dump(mode="json")
     data["name"] = "tiny"
+    for memory in data["memories"].values():
+        unit = memory["alignment_bytes"]["value"]
+        memory["capacity_bytes"]["value"] = int(in_core * memory["capacity_bytes"]["value"]) // unit * unit
     data["memories"]["l2"]["capacity_bytes"]["value"] = l2_bytes
     data["memories"]["l2"]["alignment_bytes"]["value"] = l2_unit
     data["aic"]["value"] = aic
@@ -212,12 +217,18 @@ def _assemble(
     )
 
 
-def trimmed(instance: Instance, ways: int, groups: int) -> Instance:
-    """The instance with at most so many implementations per template, and so many groups beside single operators."""
-    templates = [
-        template.model_copy(update={"implementations": template.implementations[:ways]})
-        for template in instance.templates
-    ]
+def trimmed(instance: Instance, ways: int, groups: int, first: int = 0) -> Instance:
+    """The instance with fewer tilings and groups.
+
+    At most so many implementations per template, from the ``first`` (counted round) on, and so many groups beside
+    single operators.
+    """
+    templates = []
+    for template in instance.templates:
+        all_ways = template.implementations
+        begin = first % len(all_ways)
+        menu = (all_ways[begin:] + all_ways[:begin])[:ways]
+        templates.append(template.model_copy(update={"implementations": menu}))
     single = [candidate for candidate in instance.candidates if len(candidate.operators) == 1]
     fused = [candidate for candidate in instance.candidates if len(candidate.operators) > 1]
     return _assemble(instance.graph, instance.machine, templates, [*single, *fused[:groups]])
@@ -296,8 +307,10 @@ def tiny_instances(draw: st.DrawFn, most: int = 4) -> Instance:
         launch_ns=draw(st.sampled_from((40.0, 300.0)), label="launch"),
         link_startup_ns=200.0,
         name=name,
+        in_core=draw(st.sampled_from((1.0, 0.37, 0.113)), label="share of the memories in a core"),
     )
-    return trimmed(build_instance(graph, machine, max_group=3), ways=2, groups=3)
+    first = draw(st.integers(0, 5), label="first tiling")
+    return trimmed(build_instance(graph, machine, max_group=3), ways=2, groups=3, first=first)
 
 
 @st.composite

@@ -12,7 +12,7 @@ from instances.errors import InputError
 
 def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None] = ()) -> None:
     """That each output can be written, is no input and is named once; :class:`InputError` otherwise."""
-    taken = {path.resolve() for path in inputs if path is not None}
+    taken = {os.path.realpath(path) for path in inputs if path is not None}
     for path in outputs:
         if path is None:
             continue
@@ -20,9 +20,9 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None] 
             _check_writable(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-        if path.resolve() in taken:
+        if os.path.realpath(path) in taken:
             raise InputError(f"{path}: is named twice, and writing it would destroy the other; choose another output")
-        taken.add(path.resolve())
+        taken.add(os.path.realpath(path))
 
 
 def _check_writable(path: Path) -> None:
