@@ -64,7 +64,7 @@ def _verdict(answers: Sequence[Row], main: str, time_limit_s: float) -> str:
         f"`{main}`, {time_limit_s:.0f} s each, {settings}: of {len(answers)} instances "
         f"{sum(gap <= 0.01 for gap in gaps)} within 1 % of the proven bound, {sum(gap <= 0.03 for gap in gaps)} within "
         f"3 %, {len(optimal)} optimal, {quick} of these in less than 10 s. Mean gap {percent(fmean(gaps))}, "
-        f"largest {percent(max(gaps))}."
+        f"largest {percent(max(gaps))}. Longest run {max(row.runtime_s for row in answers):.1f} s."
     )
 
 
