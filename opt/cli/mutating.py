@@ -60,18 +60,26 @@ def mutate(
         for tally in tallies
     ]
     show_table(HEADER, cells, HEADER[1:3])
-    if output is not None:
-        write_text(output, markdown_table(HEADER, cells, HEADER[1:3]) + "\n")
-    _judge(tallies)
-
-
-def _judge(tallies: list[Tally]) -> None:
-    """The sum on the error stream; :class:`InvalidScheduleError` where something passed."""
     tried, caught = sum(tally.tried for tally in tallies), sum(tally.caught for tally in tallies)
     used = sum(tally.tried > 0 for tally in tallies)
-    typer.echo(f"{caught} of {tried} corruptions caught, {used} of {len(tallies)} kinds tried", err=True)
+    verdict = f"{caught} of {tried} corruptions caught, {used} of {len(tallies)} kinds tried"
+    typer.echo(verdict, err=True)
+    if output is not None:
+        parts = [
+            "# Mistakes and the rules that catch them",
+            f"`tilewright mutate --rounds {rounds} -o {output}` writes this page: valid schedules, corrupted in random "
+            "places and sealed anew. Caught means that the replay names the broken rule, where, and by how much.",
+            f"{verdict}.",
+            markdown_table(HEADER, cells, HEADER[1:3]),
+        ]
+        write_text(output, "\n\n".join(parts) + "\n")
+    _refuse(tallies, tried - caught)
+
+
+def _refuse(tallies: list[Tally], missed: int) -> None:
+    """:class:`InvalidScheduleError` where something passed."""
     for trial in (trial for tally in tallies for trial in tally.missed):
         raise InvalidScheduleError(
-            f"{tried - caught} corruptions pass the replay: first {trial.kind} on {trial.instance}, which should show "
+            f"{missed} corruptions pass the replay: first {trial.kind} on {trial.instance}, which should show "
             f"{' or '.join(trial.wound.rules)} at {trial.wound.place!r}"
         )
