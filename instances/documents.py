@@ -97,7 +97,7 @@ def read_json(path: str | Path) -> Any:
     text = read_text(path)
     try:
         return json.loads(text, object_pairs_hook=_members)
-    except _Twice as error:
+    except _NamedTwiceError as error:
         raise InputError(f"{path}: an object has the name {_short(str(error))} twice; remove one of the two") from None
     except json.JSONDecodeError as error:
         raise InputError(
@@ -107,7 +107,7 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: is nested too deeply or holds an absurd number; regenerate the file") from None
 
 
-class _Twice(Exception):
+class _NamedTwiceError(Exception):
     """A name that comes twice in one JSON object: readers differ in which of the two they take."""
 
 
@@ -117,7 +117,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise _Twice(name)
+                raise _NamedTwiceError(name)
             seen.add(name)
     return members
 

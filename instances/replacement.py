@@ -1,10 +1,10 @@
 """Tensor replacement as data: operators over whole tensors, a scratchpad, and the plan of what lies in it when.
 
-One operator runs per step. While it runs, all that it reads and writes lies in the scratchpad, each tensor in one piece.
-A tensor comes in when it is made, or by a fetch from off-chip memory before a step; it leaves at the end of any step. To
-be fetched it must be off-chip: inputs and weights are from the start, what is made is once it has been written back.
-Traffic that no plan avoids is compulsory: each input and weight in once, each output out once. All other traffic is to
-be as little as can be.
+One operator runs per step. While it runs, all that it reads and writes lies in the scratchpad, each tensor in one
+piece. A tensor comes in when it is made, or by a fetch from off-chip memory before a step; it leaves at the end of
+any step. To be fetched it must be off-chip: inputs and weights are from the start, what is made is once it has been
+written back. Traffic that no plan avoids is compulsory: each input and weight in once, each output out once. All
+other traffic is to be as little as can be.
 
 Source of the problem: Li, Gupta, Malik, "Combined Scheduling, Memory Allocation and Tensor Replacement for Minimizing
 Off-Chip Data Accesses of DNN Accelerators" (COSMA), arXiv 2311.18246.
@@ -56,7 +56,7 @@ class Use(Frozen):
 
 
 class Problem(Frozen):
-    """What to decide: order, addresses and replacement. Operators stand in the program's order, which is a valid one."""
+    """What to decide: order, addresses and replacement. Operators stand in the program's order, a valid one."""
 
     schema_version: int = SCHEMA_VERSION
     problem: Literal["replacement"] = "replacement"

@@ -17,6 +17,7 @@ from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
 from opt.cli.packing import is_packing, validate_packing
+from opt.cli.replacement import is_replacement, report_plan, validate_plan
 from opt.cli.solving import Capacity, Format, InstancePath
 from opt.replay import Replay, replay
 from opt.words import microseconds, percent, size
@@ -40,6 +41,9 @@ def validate(
     """
     if is_packing(path, format_name):
         validate_packing(path, schedule, capacity, as_json=as_json)
+        return
+    if is_replacement(path, format_name):
+        validate_plan(path, schedule, capacity, as_json=as_json)
         return
     instance = api.load_instance(path)
     claim = api.load_schedule(schedule)
@@ -112,6 +116,9 @@ def report(
     Example:
       tilewright report layer.json schedule.json -o report.html --trace trace.json
     """
+    if is_replacement(path, None):
+        report_plan(path, schedule, output)
+        return
     check_outputs([output, trace, picture], [path, schedule])
     instance = api.load_instance(path)
     answer = api.load_schedule(schedule)

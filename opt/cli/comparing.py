@@ -16,6 +16,7 @@ from opt.cli.display import show_table
 from opt.cli.files import check_outputs
 from opt.cli.interrupts import run_until_told
 from opt.cli.packing import compare_packings, is_packing
+from opt.cli.replacement import compare_plans, is_replacement
 from opt.cli.solving import Seed, Workers
 from opt.comparison import (
     ROW_HEADER,
@@ -31,6 +32,7 @@ from opt.comparison import (
     tabulate,
 )
 from opt.packing_methods import METHODS
+from opt.replacement import SOLVERS as REPLACEMENT_SOLVERS
 from opt.words import microseconds
 from solvers.interface import Options, available_workers
 from solvers.registry import DEFAULT_SOLVER, find_solver
@@ -61,6 +63,13 @@ def compare(
       tilewright compare layer.json --solvers portfolio,greedy,unfused --time-limit 30 -o table.csv
       tilewright compare buffers.csv --solvers packing,skyline,first-fit --time-limit 10
     """
+    if problems := [path for path in paths if is_replacement(path, None)]:
+        if len(problems) < len(paths):
+            raise InputError(f"{problems[0]} is a replacement problem and others are not; compare them in two commands")
+        names = list(dict.fromkeys((solvers or ",".join(REPLACEMENT_SOLVERS)).split(",")))
+        threads = workers or available_workers()
+        compare_plans(paths, names, capacity, output, time_limit=time_limit, workers=threads, seed=seed)
+        return
     tables = [path for path in paths if is_packing(path, None)]
     if tables and len(tables) < len(paths):
         raise InputError(f"{tables[0]} is a table of buffers and others are not; compare them in two commands")

@@ -23,8 +23,8 @@ from opt.words import percent
 
 def is_packing(path: Path, format_name: str | None) -> bool:
     """Whether a file is a packing problem: by the format that is named, or by its suffix."""
-    if format_name not in (None, "native", "packing"):
-        raise InputError(f"format {format_name!r} is unknown; choose native or packing")
+    if format_name not in (None, "native", "packing", "replacement"):
+        raise InputError(f"format {format_name!r} is unknown; choose native, packing or replacement")
     return format_name == "packing" or (format_name is None and path.suffix == ".csv")
 
 

@@ -19,6 +19,8 @@ from opt.cli.files import check_outputs
 from opt.cli.interrupts import run_until_told
 from opt.cli.packing import is_packing, solve_packing
 from opt.cli.progress import live_progress
+from opt.cli.replacement import is_replacement, solve_problem
+from opt.replacement import DEFAULT as REPLACEMENT_DEFAULT
 from opt.replay import Replay
 from opt.words import microseconds, percent
 from solvers.interface import Options, Result
@@ -29,9 +31,12 @@ TimeLimit = Annotated[float, typer.Option(help="Seconds from the start of the pr
 Workers = Annotated[int, typer.Option(help="Threads of the search; 0 takes all CPUs.")]
 Seed = Annotated[int, typer.Option(help="Seed of the search.")]
 Format = Annotated[
-    str | None, typer.Option("--format", metavar="native|packing", help="Format of PATH; default by its suffix.")
+    str | None,
+    typer.Option("--format", metavar="native|packing|replacement", help="Format of PATH; default by what it holds."),
 ]
-Capacity = Annotated[int | None, typer.Option(min=1, help="Bytes to pack the buffers of a csv file into.")]
+Capacity = Annotated[
+    int | None, typer.Option(min=1, help="Bytes to pack the buffers of a csv file into, or of a scratchpad.")
+]
 
 
 @app.command()
@@ -68,7 +73,7 @@ def solve(
     format_name: Format = None,
     capacity: Capacity = None,
 ) -> None:
-    """Find the fastest schedule, with a proven bound; or pack the buffers of a csv file.
+    """Find the fastest schedule, pack buffers or plan a scratchpad, with a proven bound.
 
     \b
     Example:
@@ -81,6 +86,20 @@ def solve(
         solve_packing(
             path,
             capacity,
+            output,
+            time_limit=time_limit,
+            workers=workers,
+            seed=seed,
+            started=started,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    if is_replacement(path, format_name):
+        solve_problem(
+            path,
+            capacity,
+            REPLACEMENT_DEFAULT if solver == DEFAULT_SOLVER else solver,
             output,
             time_limit=time_limit,
             workers=workers,

@@ -86,7 +86,7 @@ def _place_faults(problem: Problem, stays: list[Stay]) -> list[str]:
 
 
 def _use_faults(problem: Problem, plan: Plan, stays: dict[str, list[Stay]]) -> list[str]:
-    """Every operand is there while its operator runs; what is fetched was off-chip before; what is made, is made once."""
+    """Every operand is there while its operator runs, and what is fetched was off-chip before."""
     wrong = []
     step_of = {name: step for step, name in enumerate(plan.order)}
     spilled = set(plan.spilled)

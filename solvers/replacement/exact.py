@@ -1,0 +1,162 @@
+"""The exact search: parts between cuts apart, each wider and wider until it is exact, then addresses for the whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from formulations.replacement.facts import Facts
+from formulations.replacement.plan import lyings, placed, written_plan
+from formulations.replacement.sets import Sets, TooWideError
+from formulations.replacement.states import States, Walk
+from instances.replacement import Plan
+from solvers.replacement.cpsat import solve_intervals
+from solvers.replacement.policies import POLICIES, run_policy
+
+WIDTHS = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
+"""States of a level that each pass keeps."""
+
+SEARCH_SHARE = 0.85
+"""Share of the time for the search of states; the rest is for addresses."""
+
+PACK_S = 3.0
+"""Seconds for the addresses of one walk."""
+
+SMALLER = (0.99, 0.97, 0.94, 0.9, 0.85)
+"""Shares of the scratchpad that are searched where what lives together fits, and its addresses do not."""
+
+
+@dataclass
+class _Segment:
+    """A part between cuts: its search, the best walk, a bound (bytes) and whether that is exact."""
+
+    states: States | None
+    walk: Walk | None = None
+    bound_bytes: int = 0
+    exact: bool = False
+    width: int = 0
+    parts: list[int] = field(default_factory=list)
+
+    def widen(self, stop: Callable[[], bool]) -> None:
+        """One pass, ten times as wide as the last."""
+        if self.states is None or self.exact or self.width == len(WIDTHS):
+            return
+        below = None if self.walk is None else self.walk.extra_bytes
+        found = self.states.search(WIDTHS[self.width], below, stop)
+        self.width += 1
+        self.bound_bytes = max(self.bound_bytes, found.bound_bytes)
+        self.exact = found.exact
+        if found.walk is not None:
+            self.walk = found.walk
+        if self.walk is not None and self.walk.extra_bytes == self.bound_bytes:
+            self.exact = True
+
+
+def solve_exactly(
+    facts: Facts,
+    time_limit_s: float,
+    workers: int = 1,
+    seed: int = 0,
+    fixed_order: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Plan:
+    """The plan of least traffic that is found in time, with its bound.
+
+    With ``fixed_order`` operators run in the program's order, and the bound holds for that order.
+    """
+    started = time.monotonic()
+    deadline = started + time_limit_s
+    name = "packing-only" if fixed_order else "exact"
+    best: Plan | None = None
+    for policy in POLICIES[:2] if fixed_order else POLICIES:
+        plan = run_policy(facts, policy)
+        if best is None or plan.extra_bytes < best.extra_bytes:
+            best = plan
+        if not best.extra_bytes:
+            return _bounded(best, name, {"nothing is below": 0})
+    assert best is not None
+    capacity = facts.problem.capacity_bytes
+    segments = _segments(facts, capacity, fixed_order)
+    until = started + SEARCH_SHARE * time_limit_s
+
+    def over() -> bool:
+        return stop() or time.monotonic() > until
+
+    _widen(segments, over)
+    bound = min(sum(segment.bound_bytes for segment in segments), best.extra_bytes)
+    best = _with_addresses(facts, segments, capacity, best, deadline, workers, seed)
+    for share in SMALLER:
+        smaller = int(share * capacity)
+        if best.extra_bytes == bound or smaller < facts.problem.least_bytes or time.monotonic() > until or stop():
+            break
+        tighter = _segments(facts, smaller, fixed_order)
+        _widen(tighter, over, most=4)
+        best = _with_addresses(facts, tighter, smaller, best, deadline, workers, seed)
+    bounds = {"states": bound}
+    if bound < best.extra_bytes and time.monotonic() < deadline and not stop():
+        better, proven = solve_intervals(facts, best, bound, deadline - time.monotonic(), workers, seed, fixed_order)
+        best = better if better is not None else best
+        bounds["intervals"] = min(proven, best.extra_bytes)
+    return _bounded(best, name, bounds)
+
+
+def _segments(facts: Facts, capacity: int, fixed_order: bool) -> list[_Segment]:
+    order = list(range(facts.count))
+    found = []
+    for start, goal in facts.segments:
+        states = None
+        for given in [order] if fixed_order else [None, order]:
+            try:
+                states = States(Sets(facts, start, goal, given), capacity)
+                break
+            except TooWideError:
+                continue
+        segment = _Segment(states)
+        free = states is not None and (fixed_order or given is None)
+        segment.bound_bytes = states.root_bound_bytes if states is not None and free else 0
+        if not free and states is not None:  # too wide for all orders: the walk of one, and no bound
+            walk = states.search(WIDTHS[2]).walk
+            segment.walk, segment.states = walk, None
+        found.append(segment)
+    return found
+
+
+def _widen(segments: Sequence[_Segment], over: Callable[[], bool], most: int = len(WIDTHS)) -> None:
+    """All segments pass by pass, so that each has a walk before one gets much time."""
+    for _ in range(most):
+        for segment in segments:
+            if over() and segment.walk is not None:
+                continue
+            segment.widen(over if segment.walk is not None else lambda: False)
+        if over() or all(segment.exact for segment in segments):
+            return
+
+
+def _with_addresses(
+    facts: Facts,
+    segments: Sequence[_Segment],
+    capacity: int,
+    best: Plan,
+    deadline: float,
+    workers: int,
+    seed: int,
+) -> Plan:
+    """The segments' walks as one plan, where it is better and addresses are found."""
+    walks = [segment.walk for segment in segments if segment.walk is not None]
+    if len(walks) < len(segments) or sum(walk.extra_bytes for walk in walks) >= best.extra_bytes:
+        return best
+    order = [i for walk in walks for i in walk.order]
+    evicted = [gone for walk in walks for gone in walk.evicted]
+    lying = lyings(facts, order, evicted)
+    until = min(deadline, time.monotonic() + PACK_S)
+    offsets = placed(facts, lying, facts.problem.capacity_bytes, until, workers, seed)
+    if offsets is None:
+        return best
+    plan = written_plan(facts, order, lying, offsets, "exact")
+    return plan if plan.extra_bytes < best.extra_bytes else best
+
+
+def _bounded(plan: Plan, solver: str, bounds: dict[str, int]) -> Plan:
+    by = max(bounds, key=lambda argument: bounds[argument])
+    return plan.model_copy(update={"solver": solver, "bound_bytes": bounds[by], "bound_by": by, "bounds_bytes": bounds})
