@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -59,7 +59,6 @@ class Problem(Frozen):
     """What to decide: order, addresses and replacement. Operators stand in the program's order, a valid one."""
 
     schema_version: int = SCHEMA_VERSION
-    problem: Literal["replacement"] = "replacement"
     name: Name
     capacity_bytes: Bytes
     unit_bytes: Bytes = 1

@@ -23,7 +23,13 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; } text { fill: cur
 
 def map_page(problem: Problem, plan: Plan) -> str:
     """One self-contained HTML page; the plan must be valid for the problem."""
-    again = [stay for stay in plan.stays if stay.fetched and problem.tensor[stay.tensor].part is not Part.WEIGHT]
+    seen: set[str] = set()
+    again = []
+    for stay in sorted(plan.stays, key=lambda one: one.first):
+        first_time = stay.tensor not in seen and stay.tensor not in problem.maker
+        seen.add(stay.tensor)
+        if stay.fetched and not first_time:
+            again.append(stay)
     rows = "".join(
         f"<tr><td>{escape(stay.tensor)}</td><td class=n>{stay.first}</td><td>{escape(plan.order[stay.first])}</td>"
         f"<td class=n>{problem.tensor[stay.tensor].size_bytes:,}</td>"
@@ -39,7 +45,8 @@ def map_page(problem: Problem, plan: Plan) -> str:
         f"{100 * plan.gap:.2f} %).</p>"
         f"{map_svg(problem, plan)}"
         "<p>Address upwards, steps to the right. Red edges: fetched; dashed: written back after it was made.</p>"
-        '<h2>Fetched</h2><div class="overflow"><table><tr><th>tensor<th>step<th>for<th>bytes<th>from</tr>'
+        '<h2>Fetched beyond the compulsory</h2><div class="overflow">'
+        "<table><tr><th>tensor<th>step<th>for<th>bytes<th>from</tr>"
         f"{rows}</table></div></html>\n"
     )
 

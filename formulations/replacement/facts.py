@@ -79,6 +79,11 @@ class Facts:
         return found
 
     @cached_property
+    def bytes_moved_in(self) -> int:
+        """Compulsory traffic inwards: what comes from outside, once."""
+        return sum(self.size[t] for t in members(self.outside))
+
+    @cached_property
     def cuts(self) -> list[int]:
         """Operators that split the problem: before or after every other, and all that is live after them is their own.
 

@@ -36,10 +36,11 @@ def _least_peak(sets: Sets, facts: Facts) -> tuple[int, list[int]]:
     best: list[list[tuple[int, int, int]]] = [[(0, -1, -1)]]  # peak, parent, operator for each set of the level
     for level, after in zip(sets.levels, sets.levels[1:], strict=False):
         row = [(-1, -1, -1)] * len(after.sets)
-        for d, (live, steps) in enumerate(zip(level.live, level.steps, strict=True)):
-            made = live & ~facts.outside  # what is outside can wait there
+        for d, (done, live, steps) in enumerate(zip(level.sets, level.live, level.steps, strict=True)):
+            # what no one has read yet can wait outside
+            here = sum(1 << t for t in members(live) if not facts.outside >> t & 1 or facts.readers[t] & done)
             for i, further in steps:
-                peak = max(best[-1][d][0], facts.need[i] + facts.bytes_of(made & ~facts.touched[i]))
+                peak = max(best[-1][d][0], facts.need[i] + facts.bytes_of(here & ~facts.touched[i]))
                 if row[further][0] < 0 or peak < row[further][0]:
                     row[further] = (peak, d, i)
         best.append(row)

@@ -58,8 +58,7 @@ def traffic(facts: Facts, lying: Sequence[Lying]) -> tuple[int, list[int]]:
     fetched = [one.tensor for one in lying if one.fetched]
     inner = {t for t in fetched if facts.problem.tensors[t].part is Part.INNER}
     total = sum(facts.size[t] for t in fetched) + sum(facts.size[t] for t in inner)
-    total -= sum(facts.size[t] for t in members(facts.outside))
-    return total, sorted(inner)
+    return total - facts.bytes_moved_in, sorted(inner)
 
 
 def written_plan(

@@ -49,7 +49,7 @@ class TimeIndexed:
     def _runs(self) -> dict[tuple[int, int], pulp.LpVariable]:
         f = self.facts
         return {
-            (i, s): pulp.LpVariable(f"x_{i}_{s}", cat="Binary")
+            (i, s): self.programme.add_variable(f"x_{i}_{s}", cat="Binary")
             for i in range(f.count)
             for s in range(f.ancestors[i].bit_count(), f.count - f.descendants[i].bit_count())
         }
@@ -77,11 +77,11 @@ class TimeIndexed:
         maker = f.maker[t]
         inner = f.problem.tensors[t].part is Part.INNER
         if inner:
-            self.written[t] = pulp.LpVariable(f"w_{t}", cat="Binary")
+            self.written[t] = self.programme.add_variable(f"w_{t}", cat="Binary")
         users = f.readers[t] | (1 << maker if maker >= 0 else 0)
         for s in range(f.count):
-            y = self.there[t, s] = pulp.LpVariable(f"y_{t}_{s}", cat="Binary")
-            fetch = self.fetched[t, s] = pulp.LpVariable(f"f_{t}_{s}", cat="Binary")
+            y = self.there[t, s] = self.programme.add_variable(f"y_{t}_{s}", cat="Binary")
+            fetch = self.fetched[t, s] = self.programme.add_variable(f"f_{t}_{s}", cat="Binary")
             before = self.there[t, s - 1] if s else 0
             add(y <= before + fetch + (self._run(maker, s) if maker >= 0 else 0))
             if maker >= 0:
@@ -121,14 +121,14 @@ class TimeIndexed:
         for s in range(f.count):
             for t in shared:
                 room = f.room[t] // unit
-                a = self.addresses[t, s] = pulp.LpVariable(f"a_{t}_{s}", 0, capacity - room)
+                a = self.addresses[t, s] = self.programme.add_variable(f"a_{t}_{s}", 0, capacity - room)
                 if s:  # what stays does not move; what was fetched anew may
                     free = capacity * (2 - self.there[t, s] - self.there[t, s - 1] + self.fetched[t, s])
                     add(a - self.addresses[t, s - 1] <= free)
                     add(self.addresses[t, s - 1] - a <= free)
             for n, t in enumerate(shared):
                 for u in shared[n + 1 :]:
-                    below = pulp.LpVariable(f"b_{t}_{u}_{s}", cat="Binary")
+                    below = self.programme.add_variable(f"b_{t}_{u}_{s}", cat="Binary")
                     apart = capacity * (2 - self.there[t, s] - self.there[u, s])
                     one, other = self.addresses[t, s], self.addresses[u, s]
                     add(one + f.room[t] // unit <= other + capacity * (1 - below) + apart)

@@ -10,6 +10,7 @@ import typer
 
 from instances.documents import read_text, write_text
 from instances.errors import InfeasibleError, InputError
+from opt import replacement_benchmark
 from opt.benchmarks import (
     SETS,
     BestKnown,
@@ -36,7 +37,7 @@ from opt.comparison import (
     tabulate,
 )
 from opt.results_page import results_page
-from solvers.interface import Options
+from solvers.interface import Options, available_workers
 from solvers.registry import DEFAULT_SOLVER, find_solver
 
 HEURISTICS = frozenset({"unfused", "autofuse", "stack", "greedy", "dp"})
@@ -45,6 +46,8 @@ HEURISTICS = frozenset({"unfused", "autofuse", "stack", "greedy", "dp"})
 HEURISTIC_S = 1.0
 
 SOLVERS = f"{DEFAULT_SOLVER},dp,greedy,stack,autofuse,unfused"
+
+REPLACEMENT = "replacement"
 
 TITLES = {
     "layers": "Benchmark: one layer",
@@ -55,7 +58,7 @@ TITLES = {
 
 @app.command()
 def benchmark(
-    set_name: Annotated[str, typer.Argument(metavar="SET", help="Which instances: layers, models or growth.")],
+    set_name: Annotated[str, typer.Argument(metavar="SET", help="One of layers, models, growth and replacement.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV table of runs; those in it are not run again.")],
     solvers: Annotated[
         str, typer.Option(help="Names with commas between; the first is the one the page is about.")
@@ -74,8 +77,11 @@ def benchmark(
     Example:
       tilewright benchmark layers -o layers.csv --page layers.md --only "llama-3-8b decode"
     """
+    if set_name == REPLACEMENT:
+        _replacement(output, page, only, time_limit, workers or available_workers(), seed)
+        return
     if set_name not in SETS:
-        raise InputError(f"benchmark {set_name!r} is unknown; choose one of {', '.join(SETS)}")
+        raise InputError(f"benchmark {set_name!r} is unknown; choose one of {', '.join((*SETS, REPLACEMENT))}")
     names = list(dict.fromkeys(name.strip() for name in solvers.split(",") if name.strip()))
     for name in names:
         find_solver(name)
@@ -110,6 +116,16 @@ def benchmark(
         asked = len(cases(set_name))
         text = results_page(rows, names[0], TITLES[set_name], command, time_limit, asked, impossible)
         write_text(page, text)
+
+
+def _replacement(output: Path, page: Path | None, only: str, time_limit: float, workers: int, seed: int) -> None:
+    """The benchmark of tensor replacement."""
+    rows = run_until_told(lambda told: replacement_benchmark.run_all(output, only, time_limit, workers, seed, told))
+    if page is not None:
+        command = f"tilewright benchmark {REPLACEMENT} --time-limit {time_limit:g} -o {output} --page {page}"
+        write_text(page, replacement_benchmark.page(rows, command, time_limit))
+    proven = sum(row.optimal for row in rows)
+    typer.echo(f"{proven} of {len(rows)} problems proven optimal", err=True)
 
 
 def _run(

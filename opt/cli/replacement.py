@@ -34,7 +34,7 @@ def is_replacement(path: Path, format_name: str | None) -> bool:
     if format_name is not None or path.suffix != ".json" or not path.is_file():
         return format_name == "replacement"
     content = read_json(path)
-    return isinstance(content, dict) and content.get("problem") == "replacement"
+    return isinstance(content, dict) and "capacity_bytes" in content
 
 
 @app.command()

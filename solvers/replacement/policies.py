@@ -115,6 +115,26 @@ def _by_memory(facts: Facts) -> list[int]:
         return greedy_order(facts)
 
 
+def roomy_traffic(facts: Facts) -> int:
+    """Extra traffic (bytes) of the program's order and Belady's rule where a tensor may lie in pieces: no plan."""
+    order = range(facts.count)
+    rank = _furthest(facts, order)
+    here = away = total = done = 0
+    for step in order:
+        touched = facts.touched[step]
+        total += sum(facts.size[t] for t in members(facts.reads[step] & ~here))
+        others = here & ~touched
+        while facts.need[step] + facts.bytes_of(others) > facts.problem.capacity_bytes:
+            victim = max(members(others), key=lambda t: (rank(t, step), facts.room[t]))
+            others &= ~(1 << victim)
+            if not (away | facts.outside | facts.outputs) >> victim & 1:
+                total += facts.size[victim]
+            away |= 1 << victim
+        done |= 1 << step
+        here = sum(1 << t for t in members(others | touched) if facts.readers[t] & ~done)
+    return total - facts.bytes_moved_in
+
+
 POLICIES = ("belady", "lru", "greedy", "order-first")
 
 
