@@ -144,19 +144,8 @@ def as_csv(rows: Sequence[Run]) -> str:
     return text.getvalue()
 
 
-HEADER = (
-    "network",
-    "batch",
-    "operators",
-    "scratchpad",
-    "compulsory",
-    "extra",
-    "bound",
-    "gap",
-    "time s",
-    "Belady",
-    "roomy",
-)
+FIGURES = ("batch", "operators", "scratchpad", "compulsory", "extra", "bound", "gap", "time s", "Belady", "roomy")
+HEADER = ("network", *FIGURES)
 
 
 def page(rows: Sequence[Run], command: str, time_limit: float) -> str:
