@@ -26,6 +26,8 @@ Bytes = Annotated[int, Field(gt=0, le=2**48)]
 Offset = Annotated[int, Field(ge=0, le=2**48)]
 Step = Annotated[int, Field(ge=0, le=2**31)]
 
+Rate = Annotated[float, Field(gt=0, le=1e9)]
+
 MOST_STEPS = 20_000
 """Operators of the largest problem that is read."""
 
@@ -48,15 +50,19 @@ class Whole(Frozen):
 
 
 class Use(Frozen):
-    """An operator by the tensors that it reads and writes."""
+    """An operator by the tensors that it reads and writes, and the time that it computes (ns)."""
 
     name: Name
     reads: tuple[Name, ...]
     writes: tuple[Name, ...] = Field(min_length=1)
+    compute_ns: Annotated[int, Field(ge=0, le=2**40)] = 0
 
 
 class Problem(Frozen):
-    """What to decide: order, addresses and replacement. Operators stand in the program's order, a valid one."""
+    """What to decide: order, addresses and replacement. Operators stand in the program's order, a valid one.
+
+    The rates matter where time is the objective; by default those of an Ascend 910B2's HBM and L2.
+    """
 
     schema_version: int = SCHEMA_VERSION
     name: Name
@@ -64,6 +70,8 @@ class Problem(Frozen):
     unit_bytes: Bytes = 1
     tensors: tuple[Whole, ...] = Field(min_length=1, max_length=10 * MOST_STEPS)
     operators: tuple[Use, ...] = Field(min_length=1, max_length=MOST_STEPS)
+    slow_bytes_per_ns: Rate = 1190.0
+    fast_bytes_per_ns: Rate = 3600.0
 
     @cached_property
     def tensor(self) -> Mapping[str, Whole]:
@@ -186,3 +194,35 @@ class Plan(Frozen):
     def gap(self) -> float:
         """Relative distance of traffic and bound."""
         return (self.extra_bytes - self.bound_bytes) / self.extra_bytes if self.extra_bytes else 0.0
+
+
+class Placed(Frozen):
+    """A tensor that lies in fast memory all its life, and where."""
+
+    tensor: Name
+    offset_bytes: Offset
+
+
+class MemoryMap(Frozen):
+    """An answer where time is the objective: the program's order, each tensor in fast or in slow memory all its life.
+
+    ``time_ns`` is the sum over operators (:meth:`Timing.operator_ns`), ``bound_ns`` what no map is below.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    problem: str
+    solver: str
+    fast: tuple[Placed, ...]
+    time_ns: Annotated[int, Field(ge=0)]
+    bound_ns: Annotated[int, Field(ge=0)] = 0
+    bound_by: str = "nothing"
+
+    @property
+    def verdict(self) -> Verdict:
+        """Optimal where bound and time are the same integer."""
+        return Verdict.OPTIMAL if self.bound_ns == self.time_ns else Verdict.FEASIBLE
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of time and bound."""
+        return (self.time_ns - self.bound_ns) / self.time_ns if self.time_ns else 0.0

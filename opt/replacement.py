@@ -8,8 +8,8 @@ from pathlib import Path
 from instances.documents import read_document, write_document
 from instances.errors import InputError, TilewrightError
 from instances.networks import load_network
-from instances.replacement import Plan, Problem
-from opt.replay.replacement import plan_faults
+from instances.replacement import MemoryMap, Plan, Problem
+from opt.replay.replacement import map_faults, plan_faults
 from solvers.interface import available_workers
 
 DEFAULT, PROGRAMME = "exact", "milp"
@@ -42,8 +42,8 @@ def load_plan(path: str | Path) -> Plan:
     return read_document(Plan, path)
 
 
-def save_document(document: Problem | Plan, path: str | Path) -> None:
-    """Write a problem or a plan, whole or not at all."""
+def save_document(document: Problem | Plan | MemoryMap, path: str | Path) -> None:
+    """Write a problem, a plan or a map, whole or not at all."""
     write_document(document, path)
 
 
@@ -86,6 +86,29 @@ def solve_replacement(
     if wrong := plan_faults(problem, plan):
         raise TilewrightError(f"the plan of {solver!r} is wrong, which is our mistake: {wrong[0]}")
     return plan
+
+
+def load_map(path: str | Path) -> MemoryMap:
+    """Read a memory map."""
+    return read_document(MemoryMap, path)
+
+
+def solve_mapping(
+    problem: Problem, solver: str = DEFAULT, *, time_limit: float = 60.0, workers: int = 0, seed: int = 0
+) -> MemoryMap:
+    """Which tensors lie in fast memory for least time in the program's order, replayed, with a bound.
+
+    ``solver`` is ``exact`` or ``greedy``; :class:`InputError` for another.
+    """
+    if solver not in (DEFAULT, "greedy"):
+        raise InputError(f"solver {solver!r} makes no memory map; choose {DEFAULT} or greedy")
+    from solvers.replacement.mapping import map_exactly, map_greedily
+
+    threads = workers or available_workers()
+    found = map_greedily(problem) if solver == "greedy" else map_exactly(problem, time_limit, threads, seed)
+    if wrong := map_faults(problem, found):
+        raise TilewrightError(f"the memory map of {solver!r} is wrong, which is our mistake: {wrong[0]}")
+    return found
 
 
 def timed(problem: Problem, solver: str, time_limit: float, workers: int, seed: int) -> tuple[Plan, float]:

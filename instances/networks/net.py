@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from instances.replacement import Part, Problem, Use, Whole
 
+MACS_PER_NS = 176_947
+"""Products of 16-bit numbers on all cores of an Ascend 910B2: 24 x 4096 a cycle at 1800 MHz, its machine file."""
+
 
 @dataclass(frozen=True)
 class Map:
@@ -39,13 +42,16 @@ class Net:
     def conv(self, x: Map, channels: int, kernel: int | tuple[int, int] = 1, stride: int = 1, groups: int = 1) -> Map:
         """A convolution that keeps the size but for its stride."""
         high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
-        weight = self.weight(high * wide * x.channels // groups * channels)
-        return self.operator("conv", [x.name, weight], channels, -(-x.side // stride))
+        taps = high * wide * x.channels // groups
+        side = -(-x.side // stride)
+        weight = self.weight(taps * channels)
+        return self.operator("conv", [x.name, weight], channels, side, taps * channels * side * side)
 
     def valid_conv(self, x: Map, channels: int, kernel: int, stride: int = 1) -> Map:
         """A convolution without padding."""
-        weight = self.weight(kernel * kernel * x.channels * channels)
-        return self.operator("conv", [x.name, weight], channels, (x.side - kernel) // stride + 1)
+        taps, side = kernel * kernel * x.channels, (x.side - kernel) // stride + 1
+        weight = self.weight(taps * channels)
+        return self.operator("conv", [x.name, weight], channels, side, taps * channels * side * side)
 
     def depthwise(self, x: Map, kernel: int, stride: int = 1) -> Map:
         """One filter per channel."""
@@ -79,11 +85,11 @@ class Net:
     def dense(self, x: Map, channels: int) -> Map:
         """A matrix product with a weight; what is written has the positions of ``x``."""
         weight = self.weight(x.channels * channels)
-        return self.operator("dense", [x.name, weight], channels, x.side)
+        return self.operator("dense", [x.name, weight], channels, x.side, x.channels * channels * x.side * x.side)
 
-    def combine(self, kind: str, xs: list[Map], elements: int) -> Map:
+    def combine(self, kind: str, xs: list[Map], elements: int, macs: int = 0) -> Map:
         """Any operator of maps without weights, its result given by the elements of each item."""
-        return self.operator(kind, [x.name for x in xs], elements, 1)
+        return self.operator(kind, [x.name for x in xs], elements, 1, macs)
 
     def problem(self, *results: Map, unit_bytes: int = 64) -> Problem:
         """The network, with the smallest scratchpad that runs it; ``results`` go out."""
@@ -109,10 +115,12 @@ class Net:
         self._tensor(Map(name, elements, 1), Part.WEIGHT, items=1)
         return name
 
-    def operator(self, kind: str, reads: list[str], channels: int, side: int) -> Map:
+    def operator(self, kind: str, reads: list[str], channels: int, side: int, macs: int = 0) -> Map:
         name = f"{kind}{len(self.operators)}"
         result = self._tensor(Map(f"{name}.out", channels, side), Part.INNER)
-        self.operators.append(Use(name=name, reads=tuple(dict.fromkeys(reads)), writes=(result.name,)))
+        compute = math.ceil(self.batch * macs / MACS_PER_NS)
+        uses = tuple(dict.fromkeys(reads))
+        self.operators.append(Use(name=name, reads=uses, writes=(result.name,), compute_ns=compute))
         return result
 
 

@@ -43,9 +43,9 @@ def _norm(net: Net, x: Map) -> Map:
 
 def _attention(net: Net, x: Map, tokens: int) -> Map:
     query, key, value = (net.dense(x, WIDTH) for _ in range(3))
-    scores = net.combine("scores", [query, key], HEADS * tokens)
+    scores = net.combine("scores", [query, key], HEADS * tokens, WIDTH * tokens)
     weights = net.combine("softmax", [scores], HEADS * tokens)
-    return net.dense(net.combine("values", [weights, value], WIDTH), WIDTH)
+    return net.dense(net.combine("values", [weights, value], WIDTH, WIDTH * tokens), WIDTH)
 
 
 def _network(net: Net, x: Map) -> Map:

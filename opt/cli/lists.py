@@ -13,13 +13,22 @@ from instances.errors import InputError
 from instances.graph import Graph
 from instances.instance import Instance
 from instances.machine import Machine, MemoryName, load_machine, machine_names
+from instances.replacement import MemoryMap, Plan, Problem
 from instances.schedule import Schedule
 from opt.cli.app import app
 from opt.cli.display import show_lines, show_table
 from opt.words import size
 from solvers.registry import REGISTRY
 
-SCHEMAS: dict[str, type[Frozen]] = {"graph": Graph, "machine": Machine, "instance": Instance, "schedule": Schedule}
+SCHEMAS: dict[str, type[Frozen]] = {
+    "graph": Graph,
+    "machine": Machine,
+    "instance": Instance,
+    "schedule": Schedule,
+    "problem": Problem,
+    "plan": Plan,
+    "map": MemoryMap,
+}
 """Documents by name."""
 
 
@@ -104,7 +113,7 @@ def solvers() -> None:
 
 @app.command()
 def schema(
-    document: Annotated[str, typer.Argument(metavar="[graph|machine|instance|schedule]")] = "instance",
+    document: Annotated[str, typer.Argument(metavar="[graph|machine|instance|schedule|problem|plan|map]")] = "instance",
 ) -> None:
     """Print the JSON Schema of a document.
 

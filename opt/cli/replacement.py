@@ -13,16 +13,19 @@ from typing import Annotated
 import typer
 
 from instances.documents import read_json, write_text
-from instances.errors import InvalidScheduleError
+from instances.errors import InputError, InvalidScheduleError
+from instances.memory_time import Timing
 from instances.networks import NETWORKS
-from instances.replacement import Plan, Problem
+from instances.replacement import MemoryMap, Plan, Problem
 from opt import replacement
 from opt.cli.app import app
 from opt.cli.display import show_lines, show_table
 from opt.cli.files import check_outputs
-from opt.replay.replacement import plan_faults
+from opt.replay.replacement import map_faults, plan_faults
 from opt.words import markdown_table, percent, size
 from reports.replacement import map_page
+
+OBJECTIVES = ("traffic", "time")
 
 FIGURES = ("compulsory", "extra", "bound", "gap", "less than belady", "time s")
 HEADER = ("problem", "scratchpad", "solver", *FIGURES, "verdict")
@@ -68,6 +71,7 @@ def solve_problem(
     path: Path,
     capacity: int | None,
     solver: str,
+    objective: str,
     output: Path | None,
     *,
     time_limit: float,
@@ -77,10 +81,16 @@ def solve_problem(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Plan order, addresses and evictions for least extra traffic."""
+    """Plan order, addresses and evictions for least extra traffic; or map tensors to memories for least time."""
+    if objective not in OBJECTIVES:
+        raise InputError(f"objective {objective!r} is unknown; choose one of {', '.join(OBJECTIVES)}")
     check_outputs([output], [path])
     problem = replacement.load_problem(path, capacity)
     left = max(0.1, time_limit - (time.monotonic() - started))
+    if objective == "time":
+        found = replacement.solve_mapping(problem, solver, time_limit=left, workers=workers, seed=seed)
+        _show_map(problem, found, output, time.monotonic() - started, as_json=as_json, quiet=quiet)
+        return
     plan = replacement.solve_replacement(problem, solver, time_limit=left, workers=workers, seed=seed)
     runtime = time.monotonic() - started
     if output is not None:
@@ -120,6 +130,40 @@ def _summary(problem: Problem, plan: Plan, runtime: float, output: Path | None) 
     ]
 
 
+def _show_map(
+    problem: Problem, found: MemoryMap, output: Path | None, runtime: float, *, as_json: bool, quiet: bool
+) -> None:
+    """What a memory map comes to; the file where one is asked for."""
+    if output is not None:
+        replacement.save_document(found, output)
+    slow = Timing(problem).total_ns(())
+    if not quiet:
+        written = "" if output is None else f", written to {output}"
+        lines = [
+            ("problem", f"{problem.name}, {len(problem.operators)} operators, {size(problem.capacity_bytes)} fast"),
+            ("time", f"{found.time_ns} ns; {slow} ns with nothing in fast memory"),
+            ("bound", f"{found.bound_ns} ns by {found.bound_by}, gap {percent(found.gap)}, {found.verdict.value}"),
+            ("covers", "the program's order, each tensor in one memory all its life, all addresses"),
+            ("replayed", "valid, the same time"),
+            ("map", f"{len(found.fast)} of {len(problem.tensors)} tensors in fast memory{written}"),
+            ("took", f"{runtime:.2f} s"),
+        ]
+        show_lines(lines, err=True)
+    if as_json:
+        answer = {
+            "status": found.verdict.value,
+            "objective": found.time_ns,
+            "bound": found.bound_ns,
+            "bound_by": found.bound_by,
+            "gap": found.gap,
+            "runtime_s": round(runtime, 3),
+            "solver": found.solver,
+            "slow_ns": slow,
+            "fast": {one.tensor: one.offset_bytes for one in found.fast},
+        }
+        typer.echo(json.dumps(answer))
+
+
 def _covers(plan: Plan) -> str:
     orders = "the program's order" if plan.solver == "packing-only" else "all orders"
     return f"{orders}, all evictions and fetches of whole tensors, all addresses"
@@ -127,16 +171,23 @@ def _covers(plan: Plan) -> str:
 
 def validate_plan(path: Path, plan_path: Path, capacity: int | None, *, as_json: bool) -> None:
     """Replay a plan and list every rule that it breaks."""
-    problem, plan = replacement.load_problem(path, capacity), replacement.load_plan(plan_path)
-    wrong = plan_faults(problem, plan)
+    problem = replacement.load_problem(path, capacity)
+    content = read_json(plan_path)
+    if isinstance(content, dict) and "fast" in content:
+        mapped = replacement.load_map(plan_path)
+        wrong, told = map_faults(problem, mapped), {"time_ns": mapped.time_ns}
+        line = ("time", f"{mapped.time_ns} ns, counted anew")
+    else:
+        plan = replacement.load_plan(plan_path)
+        wrong, told = plan_faults(problem, plan), {"extra_bytes": plan.extra_bytes}
+        line = ("traffic", f"{plan.extra_bytes} bytes beyond the compulsory, counted anew")
     if as_json:
-        typer.echo(json.dumps({"valid": not wrong, "extra_bytes": plan.extra_bytes, "violations": wrong}))
+        typer.echo(json.dumps({"valid": not wrong, **told, "violations": wrong}))
     elif wrong:
         for sentence in wrong:
             typer.echo(sentence)
     else:
-        lines = [("verdict", "valid"), ("traffic", f"{plan.extra_bytes} bytes beyond the compulsory, counted anew")]
-        show_lines(lines, err=False)
+        show_lines([("verdict", "valid"), line], err=False)
     if wrong:
         raise InvalidScheduleError(f"{plan_path}: is invalid, {len(wrong)} faults; solve the problem anew")
 

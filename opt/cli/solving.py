@@ -72,6 +72,9 @@ def solve(
     ] = None,
     format_name: Format = None,
     capacity: Capacity = None,
+    objective: Annotated[
+        str, typer.Option(metavar="traffic|time", help="Of a replacement problem: what is to be least.")
+    ] = "traffic",
 ) -> None:
     """Find the fastest schedule, pack buffers or plan a scratchpad, with a proven bound.
 
@@ -100,6 +103,7 @@ def solve(
             path,
             capacity,
             REPLACEMENT_DEFAULT if solver == DEFAULT_SOLVER else solver,
+            objective,
             output,
             time_limit=time_limit,
             workers=workers,

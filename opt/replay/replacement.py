@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from instances.replacement import Part, Plan, Problem, Stay
+from instances.memory_time import Timing
+from instances.replacement import MemoryMap, Part, Plan, Problem, Stay
 
 
 def plan_faults(problem: Problem, plan: Plan) -> list[str]:
@@ -106,4 +107,31 @@ def _use_faults(problem: Problem, plan: Plan, stays: dict[str, list[Stay]]) -> l
                     wrong.append(f"{tensor.name!r} is fetched for step {stay.first}, before it is made")
                 if tensor.part is Part.INNER and tensor.name not in spilled:
                     wrong.append(f"{tensor.name!r} is fetched for step {stay.first}, but never written back")
+    return wrong
+
+
+def map_faults(problem: Problem, answer: MemoryMap) -> list[str]:
+    """Every rule that a memory map breaks, a sentence each; empty where it is valid."""
+    wrong: list[str] = []
+    if answer.problem != problem.fingerprint:
+        wrong.append("the map was made for another problem")
+    timing = Timing(problem)
+    unknown = [one.tensor for one in answer.fast if one.tensor not in problem.tensor]
+    wrong += [f"{name!r} lies in fast memory, but is no tensor of the problem" for name in unknown]
+    counted = Counter(one.tensor for one in answer.fast)
+    wrong += [f"{name!r} lies in fast memory {count} times" for name, count in counted.items() if count > 1]
+    known = [one for one in answer.fast if one.tensor in problem.tensor]
+    lives = [(one, *timing.life(one.tensor)) for one in known]
+    wrong += _place_faults(
+        problem,
+        [
+            Stay(tensor=one.tensor, first=first, last=last, offset_bytes=one.offset_bytes, fetched=False)
+            for one, first, last in lives
+        ],
+    )
+    total = timing.total_ns({one.tensor for one in known})
+    if total != answer.time_ns:
+        wrong.append(f"the operators take {total} ns, the map says {answer.time_ns}")
+    if answer.bound_ns > answer.time_ns:
+        wrong.append(f"the bound of {answer.bound_ns} ns is above the time")
     return wrong

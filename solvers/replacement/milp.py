@@ -9,6 +9,8 @@ import pulp
 
 from formulations.replacement.facts import Facts
 from formulations.replacement.plan import lyings, placed, written_plan
+from formulations.replacement.sets import Sets, TooWideError
+from formulations.replacement.states import States
 from formulations.replacement.time_indexed import TimeIndexed
 from instances.errors import InputError
 from instances.replacement import Plan
@@ -23,7 +25,7 @@ def solve_programme(facts: Facts, time_limit_s: float, solver: str = "HiGHS", wo
     """
     deadline = time.monotonic() + time_limit_s
     best = run_policy(facts, "belady")
-    bound = 0
+    bound = min(_from_load(facts), best.extra_bytes)
     for addresses in (False, True):
         left = deadline - time.monotonic()
         if left <= 0:
@@ -49,6 +51,15 @@ def solve_programme(facts: Facts, time_limit_s: float, solver: str = "HiGHS", wo
     return best.model_copy(
         update={"solver": "milp", "bound_bytes": bound, "bound_by": "milp", "bounds_bytes": {"milp": bound}}
     )
+
+
+def _from_load(facts: Facts) -> int:
+    """What must leave because too much is live at a time (bytes): a cut that the relaxation does not see."""
+    try:
+        parts = [States(Sets(facts, *part), facts.problem.capacity_bytes) for part in facts.segments]
+    except TooWideError:
+        return 0
+    return sum(part.root_bound_bytes for part in parts)
 
 
 def _dual_bound(model: TimeIndexed) -> int:

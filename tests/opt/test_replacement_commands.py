@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 
 import opt.replacement as replacement
 from instances.errors import InputError
+from instances.memory_time import Timing
 from instances.replacement import Part, Plan, Problem, Use, Whole
-from opt.replay.replacement import plan_faults
+from opt.replay.replacement import map_faults, plan_faults
 from tests.opt.test_cli import fails, tilewright
 
 
@@ -152,3 +154,74 @@ def test_names_are_escaped_in_pages() -> None:
         operators=(Use(name="a", reads=(name,), writes=("y",)),),
     )
     assert "<script>" not in map_page(asked, replacement.solve_replacement(asked))
+
+
+# ------------------------------------------------------------------------------- time as the objective
+
+
+def best_map_ns(problem: Problem) -> int:
+    """Least time over all sets of fast tensors that fit at every step, addresses aside."""
+    timing = Timing(problem)
+    gaining = [t.name for t in problem.tensors if timing.gain_ns(t.name) > 0]
+    best = None
+    for chosen in itertools.product((False, True), repeat=len(gaining)):
+        fast = {name for name, flag in zip(gaining, chosen, strict=True) if flag}
+        steps = range(len(problem.operators))
+        held = [sum(problem.room(n) for n in fast if timing.life(n)[0] <= s <= timing.life(n)[1]) for s in steps]
+        if max(held) <= problem.capacity_bytes:
+            time_ns = timing.total_ns(fast)
+            best = time_ns if best is None else min(best, time_ns)
+    assert best is not None
+    return best
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.3])
+def test_maps_are_exact(share: float) -> None:
+    """Equal to the best of all sets of fast tensors; the greedy map is no better, and bounds hold for both."""
+    whole = replacement.network("transformer-block")
+    problem = whole.model_copy(update={"capacity_bytes": int(share * whole.capacity_bytes)})
+    exact = replacement.solve_mapping(problem, time_limit=30, workers=1)
+    greedy = replacement.solve_mapping(problem, "greedy")
+    assert exact.time_ns == exact.bound_ns == best_map_ns(problem)
+    assert greedy.bound_ns <= exact.time_ns <= greedy.time_ns
+    assert map_faults(problem, exact) == []
+    assert exact.time_ns <= Timing(problem).total_ns(())
+
+
+def test_wrong_maps_are_named(problem: Problem) -> None:
+    found = replacement.solve_mapping(problem, time_limit=10, workers=1)
+    first = found.fast[0]
+    changes = {
+        "another problem": {"problem": "0"},
+        "is no tensor": {"fast": (*found.fast, first.model_copy(update={"tensor": "nothing"}))},
+        "2 times": {"fast": (*found.fast, first)},
+        "beyond the scratchpad": {"fast": (first.model_copy(update={"offset_bytes": 10**9}), *found.fast[1:])},
+        "share": {"fast": tuple(one.model_copy(update={"offset_bytes": 0}) for one in found.fast)},
+        "the map says": {"time_ns": found.time_ns + 1},
+        "above the time": {"bound_ns": found.time_ns + 1},
+    }
+    for words, change in changes.items():
+        wrong = map_faults(problem, found.model_copy(update=change))
+        assert any(words in sentence for sentence in wrong), (words, wrong)
+
+
+def test_time_at_the_command_line(tmp_path: Path, problem: Problem) -> None:
+    asked, answer = tmp_path / "p.json", tmp_path / "map.json"
+    replacement.save_document(problem, asked)
+    outcome = tilewright("solve", asked, "--objective", "time", "-o", answer, "--json", "--time-limit", "20")
+    assert outcome.code == 0
+    told = json.loads(outcome.out)
+    assert told["bound"] <= told["objective"] <= told["slow_ns"]
+    assert tilewright("validate", asked, answer).code == 0
+    assert "makes no memory map" in fails(2, "solve", asked, "--objective", "time", "--solver", "lru")
+    assert "objective 'energy' is unknown" in fails(2, "solve", asked, "--objective", "energy")
+
+
+def test_the_benchmark_goes_on_where_its_table_ends(tmp_path: Path) -> None:
+    table, page = tmp_path / "runs.csv", tmp_path / "page.md"
+    command = ("benchmark", "replacement", "--only", "transformer", "--time-limit", "10", "-o", table, "--page", page)
+    assert tilewright(*command).code == 0
+    first = table.read_text(encoding="utf-8")
+    assert "2 of 2 proven optimal" in page.read_text(encoding="utf-8") or first.count("\n") > 3
+    assert tilewright(*command).code == 0
+    assert table.read_text(encoding="utf-8") == first
