@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from formulations.replacement.facts import Facts, members
 
@@ -27,7 +27,7 @@ class Level:
 
 
 class Sets:
-    """All sets between two; raises :class:`TooWideError` where they are too many.
+    """All sets between two; raises :class:`TooWideError` where they are too many, or ``stop`` says so meanwhile.
 
     Parameters
     ----------
@@ -37,7 +37,14 @@ class Sets:
         Where given, operators run in this order, and there is one set of each size.
     """
 
-    def __init__(self, facts: Facts, start: int, goal: int, order: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        start: int,
+        goal: int,
+        order: Sequence[int] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.facts = facts
         self.start, self.goal = start, goal
         following = None if order is None else dict(_prefixes(order))
@@ -58,7 +65,7 @@ class Sets:
                     found.append((i, place[after]))
                 level.steps.append(found)
             total += len(reached)
-            if total > MOST_SETS:
+            if total > MOST_SETS or stop():
                 raise TooWideError
             self.levels.append(Level(reached))
 

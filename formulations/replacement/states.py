@@ -84,6 +84,22 @@ class _Wave:
         return len(self.at)
 
 
+@dataclass(frozen=True)
+class _Trace:
+    """What of a level the way back needs, in as little memory as that takes."""
+
+    at: NDArray[np.int32]
+    here: Masks
+    parent: NDArray[np.int32]
+    operator: NDArray[np.int32]
+
+    @staticmethod
+    def of(wave: _Wave) -> _Trace:
+        """That of some states."""
+        at, parent, operator = (column.astype(np.int32) for column in (wave.at, wave.parent, wave.operator))
+        return _Trace(at, wave.here, parent, operator)
+
+
 @dataclass
 class _Waiting:
     """States before a step: the row each is from, bytes that are missing, and bytes of what may still be evicted."""
@@ -124,7 +140,6 @@ class States:
         self.sets, self.facts, self.capacity = sets, sets.facts, capacity_bytes
         self._slot = sets.slots()
         self._ahead = Ahead(sets, capacity_bytes)
-        self._waves: list[_Wave] = []
 
     @property
     def root_bound_bytes(self) -> int:
@@ -134,13 +149,14 @@ class States:
     def search(self, width: int, below: int | None = None, stop: Callable[[], bool] = lambda: False) -> Found:
         """Work through the levels, at most ``width`` states each, looking for a walk below so many bytes."""
         limit = np.iinfo(np.int64).max if below is None else below
-        self._waves = [self._root()]
+        wave = self._root()
+        traces = [_Trace.of(wave)]
         lost: int | None = None
         widest = 1
         for number in range(len(self.sets.levels) - 1):
             if stop():
                 return Found(None, 0, False, widest)
-            wave = self._spread(number, self._waves[-1], limit)
+            wave = self._spread(number, wave, limit)
             wave = wave.take(np.flatnonzero(self._least(number + 1, wave) < limit))
             wave = self._undominated(number + 1, wave)
             if len(wave) > width:
@@ -150,12 +166,11 @@ class States:
                 lost = cut if lost is None else min(lost, cut)
                 wave = wave.take(ranked[:width])
             widest = max(widest, len(wave))
-            self._waves.append(wave)
-        last = self._waves[-1]
-        best = int(np.argmin(last.paid)) if len(last) else None
-        reached = below if best is None else int(last.paid[best])
+            traces.append(_Trace.of(wave))
+        best = int(np.argmin(wave.paid)) if len(wave) else None
+        reached = below if best is None else int(wave.paid[best])
         bounds = [value for value in (reached, lost) if value is not None]
-        walk = None if best is None else self._walk(best)
+        walk = None if best is None or reached is None else self._walk(traces, best, reached)
         return Found(walk, min(bounds, default=0), lost is None, widest)
 
     # ---------------------------------------------------------------- one level
@@ -320,19 +335,16 @@ class States:
 
     # ---------------------------------------------------------------- the way back
 
-    def _walk(self, row: int) -> Walk:
+    def _walk(self, traces: Sequence[_Trace], row: int, paid: int) -> Walk:
         order, evicted = [], []
-        paid = int(self._waves[-1].paid[row])
-        for number in range(len(self._waves) - 1, 0, -1):
-            wave, before = self._waves[number], self._waves[number - 1]
-            parent, i = int(wave.parent[row]), int(wave.operator[row])
-            was, now = int(before.here[parent]), int(wave.here[row])
-            live = self.sets.levels[number].live[int(wave.at[row])]
-            touched = self.facts.touched_shared[i]
+        for number in range(len(traces) - 1, 0, -1):
+            now, before = traces[number], traces[number - 1]
+            parent, i = int(now.parent[row]), int(now.operator[row])
+            live = self.sets.levels[number].live[int(now.at[row])]
             gone = 0
-            for t in members(live & ~touched):
-                bit = self._slot[t]
-                if was >> bit & 1 and not now >> bit & 1:
+            for t in members(live & ~self.facts.touched_shared[i]):
+                flag = 1 << self._slot[t]
+                if int(before.here[parent]) & flag and not int(now.here[row]) & flag:
                     gone |= 1 << t
             order.append(i)
             evicted.append(gone)

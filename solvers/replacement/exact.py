@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from formulations.replacement.facts import Facts
 from formulations.replacement.plan import lyings, placed, written_plan
@@ -14,7 +14,7 @@ from instances.replacement import Plan
 from solvers.replacement.cpsat import solve_intervals
 from solvers.replacement.policies import POLICIES, run_policy
 
-WIDTHS = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
+WIDTHS = (10, 100, 1_000, 10_000, 100_000, 500_000)
 """States of a level that each pass keeps."""
 
 SEARCH_SHARE = 0.85
@@ -36,7 +36,6 @@ class _Segment:
     bound_bytes: int = 0
     exact: bool = False
     width: int = 0
-    parts: list[int] = field(default_factory=list)
 
     def widen(self, stop: Callable[[], bool]) -> None:
         """One pass, ten times as wide as the last."""
@@ -77,22 +76,22 @@ def solve_exactly(
             return _bounded(best, name, {"nothing is below": 0})
     assert best is not None
     capacity = facts.problem.capacity_bytes
-    segments = _segments(facts, capacity, fixed_order)
     until = started + SEARCH_SHARE * time_limit_s
 
     def over() -> bool:
         return stop() or time.monotonic() > until
 
+    segments = _segments(facts, capacity, fixed_order, over)
     _widen(segments, over)
     bound = min(sum(segment.bound_bytes for segment in segments), best.extra_bytes)
-    best = _with_addresses(facts, segments, capacity, best, deadline, workers, seed)
+    best = _with_addresses(facts, segments, best, deadline, workers, seed)
     for share in SMALLER:
         smaller = int(share * capacity)
         if best.extra_bytes == bound or smaller < facts.problem.least_bytes or time.monotonic() > until or stop():
             break
-        tighter = _segments(facts, smaller, fixed_order)
+        tighter = _segments(facts, smaller, fixed_order, over)
         _widen(tighter, over, most=4)
-        best = _with_addresses(facts, tighter, smaller, best, deadline, workers, seed)
+        best = _with_addresses(facts, tighter, best, deadline, workers, seed)
     bounds = {"states": bound}
     if bound < best.extra_bytes and time.monotonic() < deadline and not stop():
         better, proven = solve_intervals(facts, best, bound, deadline - time.monotonic(), workers, seed, fixed_order)
@@ -101,25 +100,28 @@ def solve_exactly(
     return _bounded(best, name, bounds)
 
 
-def _segments(facts: Facts, capacity: int, fixed_order: bool) -> list[_Segment]:
+def _segments(facts: Facts, capacity: int, fixed_order: bool, over: Callable[[], bool]) -> list[_Segment]:
+    """The parts between cuts; one with too many sets of operators has the walk of the program's order and no bound."""
     order = list(range(facts.count))
     found = []
-    for start, goal in facts.segments:
-        states = None
-        for given in [order] if fixed_order else [None, order]:
-            try:
-                states = States(Sets(facts, start, goal, given), capacity)
-                break
-            except TooWideError:
-                continue
-        segment = _Segment(states)
-        free = states is not None and (fixed_order or given is None)
-        segment.bound_bytes = states.root_bound_bytes if states is not None and free else 0
-        if not free and states is not None:  # too wide for all orders: the walk of one, and no bound
-            walk = states.search(WIDTHS[2]).walk
-            segment.walk, segment.states = walk, None
-        found.append(segment)
+    for part in facts.segments:
+        states = _states(facts, part, order if fixed_order else None, capacity, over)
+        if states is not None:
+            found.append(_Segment(states, bound_bytes=states.root_bound_bytes))
+            continue
+        in_order = None if fixed_order else _states(facts, part, order, capacity, lambda: False)
+        found.append(_Segment(None, walk=None if in_order is None else in_order.search(WIDTHS[2]).walk))
     return found
+
+
+def _states(
+    facts: Facts, part: tuple[int, int], order: Sequence[int] | None, capacity: int, over: Callable[[], bool]
+) -> States | None:
+    """The search of a part, ``None`` where it is too wide."""
+    try:
+        return States(Sets(facts, *part, order, over), capacity)
+    except TooWideError:
+        return None
 
 
 def _widen(segments: Sequence[_Segment], over: Callable[[], bool], most: int = len(WIDTHS)) -> None:
@@ -136,7 +138,6 @@ def _widen(segments: Sequence[_Segment], over: Callable[[], bool], most: int = l
 def _with_addresses(
     facts: Facts,
     segments: Sequence[_Segment],
-    capacity: int,
     best: Plan,
     deadline: float,
     workers: int,
