@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from formulations.replacement.facts import Facts
+from formulations.replacement.orders import least_peak
 from formulations.replacement.plan import lyings, placed, written_plan
 from formulations.replacement.sets import Sets, TooWideError
 from formulations.replacement.states import States, Walk
@@ -75,6 +76,8 @@ def solve_exactly(
         if not best.extra_bytes:
             return _bounded(best, name, {"nothing is below": 0})
     assert best is not None
+    if not fixed_order and (free := _without_extra(facts, deadline, workers, seed)) is not None:
+        return _bounded(free, name, {"nothing is below": 0})
     capacity = facts.problem.capacity_bytes
     until = started + SEARCH_SHARE * time_limit_s
 
@@ -98,6 +101,20 @@ def solve_exactly(
         best = better if better is not None else best
         bounds["intervals"] = min(proven, best.extra_bytes)
     return _bounded(best, name, bounds)
+
+
+def _without_extra(facts: Facts, deadline: float, workers: int, seed: int) -> Plan | None:
+    """The plan of an order of least peak where that fits, and addresses are found for it."""
+    try:
+        peak, order = least_peak(facts)
+    except TooWideError:
+        return None
+    if peak > facts.problem.capacity_bytes:
+        return None
+    lying = lyings(facts, order, [0] * facts.count)
+    until = min(deadline, time.monotonic() + PACK_S)
+    offsets = placed(facts, lying, facts.problem.capacity_bytes, until, workers, seed)
+    return None if offsets is None else written_plan(facts, order, lying, offsets, "exact")
 
 
 def _segments(facts: Facts, capacity: int, fixed_order: bool, over: Callable[[], bool]) -> list[_Segment]:
