@@ -27,6 +27,7 @@ class Facts:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.count = len(problem.operators)
+        self._bytes: dict[int, int] = {}
         self.names = [tensor.name for tensor in problem.tensors]
         number = {name: i for i, name in enumerate(self.names)}
         self.size = [tensor.size_bytes for tensor in problem.tensors]
@@ -49,7 +50,10 @@ class Facts:
 
     def bytes_of(self, tensors: int) -> int:
         """Room that a set of tensors takes in the scratchpad."""
-        return sum(self.room[t] for t in members(tensors))
+        found = self._bytes.get(tensors)
+        if found is None:
+            found = self._bytes[tensors] = sum(self.room[t] for t in members(tensors))
+        return found
 
     def _makers(self, reads: int) -> int:
         return sum(1 << self.maker[t] for t in members(reads) if self.maker[t] >= 0 and self._first(t, reads))

@@ -23,7 +23,7 @@ intervals (:mod:`formulations.replacement.intervals`) prove no bound where order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +130,42 @@ class _Waiting:
         )
 
 
+def _tables(weights: Mapping[int, int]) -> list[tuple[int, Ints]]:
+    """Sums of weights for all values of each 16 bits, with how far these are shifted."""
+    found = []
+    for shift in range(0, 64, 16):
+        table = np.zeros(1 << 16, np.int64)
+        values = np.arange(1 << 16)
+        for bit, weight in weights.items():
+            if shift <= bit < shift + 16:
+                table += weight * (values >> (bit - shift) & 1)
+        if table.any():
+            found.append((shift, table))
+    return found
+
+
+def _looked_up(tables: Sequence[tuple[int, Ints]], masks: Masks) -> Ints:
+    """Sum of weights of each set."""
+    total = np.zeros(len(masks), np.int64)
+    for shift, table in tables:
+        total += table[((masks >> np.uint64(shift)) & np.uint64(0xFFFF)).astype(np.intp)]
+    return total
+
+
+def _hashes(at: Ints, here: Masks, away: Masks) -> Masks:
+    """A number for each state; different ones seldom have the same."""
+    return np.asarray((at.astype(np.uint64) * HASH[0]) ^ (here * HASH[1]) ^ (away * HASH[2]))
+
+
+def _best_of_each(wave: _Wave) -> _Wave:
+    """Each state once, at its least (twice where others with the same hash stand between, which does no harm)."""
+    order = np.lexsort((wave.paid, _hashes(wave.at, wave.here, wave.away)))
+    wave = wave.take(order)
+    fresh = np.ones(len(wave), bool)
+    fresh[1:] = (wave.at[1:] != wave.at[:-1]) | (wave.here[1:] != wave.here[:-1]) | (wave.away[1:] != wave.away[:-1])
+    return wave.take(np.flatnonzero(fresh))
+
+
 class States:
     """The search over given sets of operators; what is live at the first of them lies in the scratchpad.
 
@@ -140,6 +176,7 @@ class States:
         self.sets, self.facts, self.capacity = sets, sets.facts, capacity_bytes
         self._slot = sets.slots()
         self._ahead = Ahead(sets, capacity_bytes)
+        self._tables: dict[int, list[tuple[int, Ints]]] = {}
 
     @property
     def root_bound_bytes(self) -> int:
@@ -158,7 +195,7 @@ class States:
                 return Found(None, 0, False, widest)
             wave = self._spread(number, wave, limit)
             wave = wave.take(np.flatnonzero(self._least(number + 1, wave) < limit))
-            wave = self._undominated(number + 1, wave)
+            wave = self._undominated(number + 1, _best_of_each(wave))
             if len(wave) > width:
                 least = self._least(number + 1, wave)
                 ranked = np.lexsort((self._bytes(number + 1, wave.here), least))
@@ -201,13 +238,13 @@ class States:
 
     def _bytes(self, number: int, masks: Masks) -> Ints:
         """Room of sets of tensors of a level."""
-        total = np.zeros(len(masks), np.int64)
-        for bit, tensor in self._rooms(number).items():
-            total += ((masks >> np.uint64(bit)) & np.uint64(1)).astype(np.int64) * self.facts.room[tensor]
-        return total
+        if number not in self._tables:
+            weights = {bit: self.facts.room[tensor] for bit, tensor in self._rooms(number).items()}
+            self._tables = {number: _tables(weights)}
+        return _looked_up(self._tables[number], masks)
 
     def _spread(self, number: int, wave: _Wave, limit: int) -> _Wave:
-        """All states one step on, the same state once."""
+        """All states one step on."""
         level, after = self.sets.levels[number], self.sets.levels[number + 1]
         still = np.array([self._mask(live) for live in after.live], np.uint64)
         following: dict[int, Ints] = {}
@@ -217,13 +254,12 @@ class States:
         tensor_at = self._rooms(number)
         held = self._bytes(number, wave.here)
         parts = [self._run(wave, held, i, to, still, tensor_at, limit) for i, to in following.items()]
-        together = _Wave(
+        return _Wave(
             *(
                 np.concatenate([getattr(part, name) for part in parts])
                 for name in ("at", "here", "away", "paid", "parent", "operator")
             )
         )
-        return self._best_of_each(number + 1, together)
 
     def _run(
         self, wave: _Wave, held: Ints, i: int, to: Ints, still: Masks, tensor_at: dict[int, int], limit: int
@@ -272,18 +308,6 @@ class States:
         done.append(waiting.take(np.flatnonzero(waiting.excess <= 0)))
         return _Waiting.joined(done)
 
-    def _best_of_each(self, number: int, wave: _Wave) -> _Wave:
-        """Each state once, at its least."""
-        if not len(wave):
-            return wave
-        order = np.lexsort((wave.paid, wave.away, wave.here, wave.at))
-        wave = wave.take(order)
-        fresh = np.ones(len(wave), bool)
-        fresh[1:] = (
-            (wave.at[1:] != wave.at[:-1]) | (wave.here[1:] != wave.here[:-1]) | (wave.away[1:] != wave.away[:-1])
-        )
-        return wave.take(np.flatnonzero(fresh))
-
     def _undominated(self, number: int, wave: _Wave) -> _Wave:
         """Without states that one which differs in a single tensor is as good as.
 
@@ -293,8 +317,7 @@ class States:
         for bit, tensor in self._rooms(number).items():
             flag, size = np.uint64(1 << bit), self.facts.size[tensor]
             here, away = wave.here & ~flag, wave.away & ~flag
-            key = (wave.at.astype(np.uint64) * HASH[0]) ^ (here * HASH[1]) ^ (away * HASH[2])
-            order = np.argsort(key, kind="stable")
+            order = np.argsort(_hashes(wave.at, here, away), kind="stable")
             here, away, at, paid = here[order], away[order], wave.at[order], wave.paid[order]
             is_here, is_away = (wave.here[order] & flag) > 0, (wave.away[order] & flag) > 0
             out = np.zeros(len(order), bool)
@@ -327,10 +350,7 @@ class States:
 
     def _units(self, number: int, masks: Masks) -> Ints:
         if self._ahead.coarse:
-            count = np.zeros(len(masks), np.int64)
-            for bit in self._rooms(number):
-                count += ((masks >> np.uint64(bit)) & np.uint64(1)).astype(np.int64)
-            return count
+            return _looked_up(_tables(dict.fromkeys(self._rooms(number), 1)), masks)
         return self._bytes(number, masks) // self._ahead.unit
 
     # ---------------------------------------------------------------- the way back
