@@ -183,6 +183,11 @@ class States:
         """What is ahead of the first state."""
         return int(self._least(0, self._root())[0])
 
+    @property
+    def grain_bytes(self) -> int:
+        """What every traffic is a multiple of."""
+        return self._ahead.grain
+
     def search(self, width: int, below: int | None = None, stop: Callable[[], bool] = lambda: False) -> Found:
         """Work through the levels, at most ``width`` states each, looking for a walk below so many bytes."""
         limit = np.iinfo(np.int64).max if below is None else below

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from formulations.replacement.facts import Facts
 from formulations.replacement.orders import least_peak
@@ -15,8 +16,11 @@ from instances.replacement import Plan
 from solvers.replacement.cpsat import solve_intervals
 from solvers.replacement.policies import POLICIES, run_policy
 
-WIDTHS = (10, 100, 1_000, 10_000, 100_000, 500_000)
-"""States of a level that each pass keeps."""
+WIDTHS = (10, 100, 1_000, 10_000)
+"""States of a level that each pass for a better walk keeps."""
+
+WIDEST = 500_000
+"""States of a level that a pass for a better bound keeps: about 1 GiB."""
 
 SEARCH_SHARE = 0.85
 """Share of the time for the search of states; the rest is for addresses."""
@@ -30,21 +34,29 @@ SMALLER = (0.99, 0.97, 0.94, 0.9, 0.85)
 
 @dataclass
 class _Segment:
-    """A part between cuts: its search, the best walk, a bound (bytes) and whether that is exact."""
+    """A part between cuts: its search, the best walk, a bound (bytes), whether that is exact, or cannot rise."""
 
     states: States | None
     walk: Walk | None = None
     bound_bytes: int = 0
     exact: bool = False
-    width: int = 0
+    passes: int = 0
+    stuck: bool = False
 
     def widen(self, stop: Callable[[], bool]) -> None:
-        """One pass, ten times as wide as the last."""
-        if self.states is None or self.exact or self.width == len(WIDTHS):
+        """One pass: ten times as wide as the last, for a better walk; once that is wide enough, for a better bound."""
+        if self.states is None or self.exact or self.stuck:
             return
         below = None if self.walk is None else self.walk.extra_bytes
-        found = self.states.search(WIDTHS[self.width], below, stop)
-        self.width += 1
+        if self.passes < len(WIDTHS) or below is None:
+            found = self.states.search(WIDTHS[min(self.passes, len(WIDTHS) - 1)], below, stop)
+        else:  # is there a walk at the bound? Few states can lead there; if there is none, the bound rises
+            found = self.states.search(WIDEST, min(below, self.bound_bytes + self.states.grain_bytes), stop)
+            if found.exact and found.walk is None:
+                found = replace(found, exact=found.bound_bytes == below)
+            elif not found.exact:
+                self.stuck = True
+        self.passes += 1
         self.bound_bytes = max(self.bound_bytes, found.bound_bytes)
         self.exact = found.exact
         if found.walk is not None:
@@ -141,14 +153,14 @@ def _states(
         return None
 
 
-def _widen(segments: Sequence[_Segment], over: Callable[[], bool], most: int = len(WIDTHS)) -> None:
+def _widen(segments: Sequence[_Segment], over: Callable[[], bool], most: int | None = None) -> None:
     """All segments pass by pass, so that each has a walk before one gets much time."""
-    for _ in range(most):
+    for number in itertools.count():
         for segment in segments:
             if over() and segment.walk is not None:
                 continue
             segment.widen(over if segment.walk is not None else lambda: False)
-        if over() or all(segment.exact for segment in segments):
+        if over() or number == most or all(segment.exact or segment.stuck for segment in segments):
             return
 
 
