@@ -17,6 +17,9 @@ level wider than ``width`` is cut to the states that look best; the least that a
 come to bounds the optimum, beside what was found. With no cut the answer is exact. Addresses are left out: a plan has
 them only if what lives at one time can be packed.
 
+Two ways to ask: a narrow search for a better plan, and a wide one below the bound's next value, to which few states
+lead; where it finds nothing, the bound rises.
+
 The losers: a time-indexed model (:mod:`formulations.replacement.time_indexed`) repeats every decision for every step,
 intervals (:mod:`formulations.replacement.intervals`) prove no bound where orders are many.
 """

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import opt.replacement as replacement
 from instances.errors import InputError
@@ -15,6 +17,7 @@ from instances.memory_time import Timing
 from instances.replacement import Part, Plan, Problem, Use, Whole
 from opt.replay.replacement import map_faults, plan_faults
 from tests.opt.test_cli import fails, tilewright
+from tests.opt.test_hostile import SETTINGS, broken, outcome
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +228,17 @@ def test_the_benchmark_goes_on_where_its_table_ends(tmp_path: Path) -> None:
     assert "2 of 2 proven optimal" in page.read_text(encoding="utf-8") or first.count("\n") > 3
     assert tilewright(*command).code == 0
     assert table.read_text(encoding="utf-8") == first
+
+
+@SETTINGS
+@given(data=st.data())
+def test_broken_problems_and_plans(tmp_path: Path, problem: Problem, plan: Plan, data: st.DataObject) -> None:
+    """What still reads can be asked and judged; all else is one sentence."""
+    path = tmp_path / "odd.json"
+    path.write_bytes(data.draw(broken(problem.model_dump(mode="json"))))
+    if (found := outcome(lambda: replacement.load_problem(path))) is not None:
+        assert plan_faults(found, replacement.solve_replacement(found, "belady")) == []
+    path.write_bytes(data.draw(broken(plan.model_dump(mode="json"))))
+    if (answer := outcome(lambda: replacement.load_plan(path))) is not None:
+        wrong = plan_faults(problem, answer)
+        assert wrong or answer.stays == plan.stays or answer.extra_bytes == plan.extra_bytes
