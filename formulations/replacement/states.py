@@ -199,10 +199,10 @@ class States:
         lost: int | None = None
         widest = 1
         for number in range(len(self.sets.levels) - 1):
-            if stop():
+            spread = self._spread(number, wave, limit, stop)
+            if spread is None:
                 return Found(None, 0, False, widest)
-            wave = self._spread(number, wave, limit)
-            wave = wave.take(np.flatnonzero(self._least(number + 1, wave) < limit))
+            wave = spread.take(np.flatnonzero(self._least(number + 1, spread) < limit))
             wave = self._undominated(number + 1, _best_of_each(wave))
             if len(wave) > width:
                 least = self._least(number + 1, wave)
@@ -251,8 +251,8 @@ class States:
             self._tables = {number: _tables(weights)}
         return _looked_up(self._tables[number], masks)
 
-    def _spread(self, number: int, wave: _Wave, limit: int) -> _Wave:
-        """All states one step on."""
+    def _spread(self, number: int, wave: _Wave, limit: int, stop: Callable[[], bool]) -> _Wave | None:
+        """All states one step on; ``None`` where it is to stop."""
         level, after = self.sets.levels[number], self.sets.levels[number + 1]
         still = np.array([self._mask(live) for live in after.live], np.uint64)
         following: dict[int, Ints] = {}
@@ -261,7 +261,11 @@ class States:
                 following.setdefault(i, np.full(len(level.sets), -1, np.int64))[d] = further
         tensor_at = self._rooms(number)
         held = self._bytes(number, wave.here)
-        parts = [self._run(wave, held, i, to, still, tensor_at, limit) for i, to in following.items()]
+        parts = []
+        for i, to in following.items():
+            if stop():
+                return None
+            parts.append(self._run(wave, held, i, to, still, tensor_at, limit))
         return _Wave(
             *(
                 np.concatenate([getattr(part, name) for part in parts])

@@ -28,6 +28,9 @@ SEARCH_SHARE = 0.85
 PACK_S = 3.0
 """Seconds for the addresses of one walk."""
 
+MOST_MODELLED, LEAST_S = 100, 2.0
+"""Operators up to which the interval model is asked, and seconds that it needs at least: it takes time to build."""
+
 SMALLER = (0.99, 0.97, 0.94, 0.9, 0.85)
 """Shares of the scratchpad that are searched where what lives together fits, and its addresses do not."""
 
@@ -108,7 +111,8 @@ def solve_exactly(
         _widen(tighter, over, most=4)
         best = _with_addresses(facts, tighter, best, deadline, workers, seed)
     bounds = {"states": bound}
-    if bound < best.extra_bytes and time.monotonic() < deadline and not stop():
+    small = facts.count <= MOST_MODELLED and deadline - time.monotonic() > LEAST_S
+    if bound < best.extra_bytes and small and not stop():
         better, proven = solve_intervals(facts, best, bound, deadline - time.monotonic(), workers, seed, fixed_order)
         best = better if better is not None else best
         bounds["intervals"] = min(proven, best.extra_bytes)
