@@ -7,7 +7,7 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from statistics import fmean, geometric_mean
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +16,7 @@ from instances.documents import first_problem
 from instances.errors import InputError, NoScheduleError, TilewrightError
 from instances.instance import Instance
 from opt import api
-from opt.words import markdown_table, microseconds, percent
+from opt.words import csv_table, markdown_table, microseconds, percent
 from solvers.interface import Result
 
 BINDS = {
@@ -213,11 +213,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
 
 def as_csv(rows: Iterable[Row]) -> str:
     """The rows with a header, all digits."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return text.getvalue()
+    return csv_table([field.name for field in fields(Row)], map(astuple, rows))
 
 
 ROW_NUMBERS = ("latency us", "bound us", "gap to best bound", "time s")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import fmean
 
 from instances.documents import read_table, write_text
 from instances.networks import NETWORKS, load_network
 from instances.replacement import Problem
-from opt.replacement import solve_replacement
-from opt.words import markdown_table, percent, size
+from opt.replacement import DEFAULT, solve_replacement, timed
+from opt.words import csv_table, markdown_table, percent, size
 
 BATCHES = (1, 8)
 SIZES = 5
@@ -69,16 +66,13 @@ def capacities(problem: Problem) -> list[int]:
     """From the least scratchpad that runs every operator to the least that needs no extra traffic (bytes)."""
     from formulations.replacement.facts import Facts
     from formulations.replacement.orders import least_peak
-    from formulations.replacement.sets import TooWideError
     from solvers.replacement import run_policy
 
     low, unit = problem.least_bytes, problem.unit_bytes
     if not run_policy(Facts(problem.within(low)), "belady").extra_bytes:
         return [low]
-    try:
-        high = max(low, least_peak(Facts(problem))[0])
-    except TooWideError:
-        high = 2 * low
+    found = least_peak(Facts(problem))
+    high = 2 * low if found is None else max(low, found[0])
     steps = (low + (high - low) * k // (SIZES - 1) for k in range(SIZES))
     return sorted({-(-step // unit) * unit for step in steps})
 
@@ -88,9 +82,7 @@ def run(name: str, batch: int, problem: Problem, time_limit: float, workers: int
     from formulations.replacement.facts import Facts
     from solvers.replacement.policies import roomy_traffic
 
-    started = time.monotonic()
-    plan = solve_replacement(problem, time_limit=time_limit, workers=workers, seed=seed)
-    seconds = time.monotonic() - started
+    plan, seconds = timed(problem, DEFAULT, time_limit, workers, seed)
     others = {
         baseline.replace("-", "_"): solve_replacement(
             problem, baseline, time_limit=10.0, workers=workers, seed=seed
@@ -137,11 +129,7 @@ def read_runs(path: Path) -> list[Run]:
 
 def as_csv(rows: Sequence[Run]) -> str:
     """The table of runs."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Run)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return text.getvalue()
+    return csv_table([field.name for field in fields(Run)], map(astuple, rows))
 
 
 FIGURES = ("batch", "operators", "scratchpad", "compulsory", "extra", "bound", "gap", "time s", "Belady", "roomy")

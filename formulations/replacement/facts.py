@@ -56,11 +56,15 @@ class Facts:
         return found
 
     def _makers(self, reads: int) -> int:
-        return sum(1 << self.maker[t] for t in members(reads) if self.maker[t] >= 0 and self._first(t, reads))
+        return sum(1 << i for i in {self.maker[t] for t in members(reads)} if i >= 0)
 
-    def _first(self, tensor: int, reads: int) -> bool:
-        """Whether no smaller number in the set has the same maker, so that each maker counts once."""
-        return all(self.maker[t] != self.maker[tensor] for t in members(reads & ((1 << tensor) - 1)))
+    def live_after(self, done: int) -> int:
+        """Shared tensors that are there once these operators have run, or were from the start, and are read later."""
+        return sum(
+            1 << t
+            for t in members(self.shared)
+            if self.readers[t] & ~done and (self.maker[t] < 0 or done >> self.maker[t] & 1)
+        )
 
     @cached_property
     def ancestors(self) -> list[int]:
@@ -98,12 +102,7 @@ class Facts:
             done = self.ancestors[i] | 1 << i
             if done.bit_count() + self.descendants[i].bit_count() < self.count:
                 continue
-            live = sum(
-                1 << t
-                for t in members(self.shared)
-                if self.readers[t] & ~done and (self.maker[t] < 0 or done >> self.maker[t] & 1)
-            )
-            if not live & ~self.writes[i]:
+            if not self.live_after(done) & ~self.writes[i]:
                 found.append(i)
         return found
 

@@ -43,16 +43,16 @@ class _StayVars:
 
 
 class IntervalModel:
-    """The model of a problem; ``fixed_order`` keeps the program's order, ``addresses=False`` leaves these out."""
+    """The model of a problem; ``fixed_order`` keeps the program's order."""
 
-    def __init__(self, facts: Facts, bound_bytes: int = 0, fixed_order: bool = False, addresses: bool = True) -> None:
+    def __init__(self, facts: Facts, bound_bytes: int = 0, fixed_order: bool = False) -> None:
         self.facts = facts
         self.model = cp_model.CpModel()
         self._unit = facts.problem.unit_bytes
         self._capacity = facts.problem.capacity_bytes // self._unit
         self.steps = self._order(fixed_order)
         self.stays: list[list[_StayVars]] = [self._stays_of(t) for t in range(len(facts.names))]
-        self._scratchpad(addresses)
+        self._scratchpad()
         self.extra = self._objective(bound_bytes)
 
     def _order(self, fixed: bool) -> list[cp_model.IntVar]:
@@ -111,7 +111,7 @@ class IntervalModel:
     def _address(self, room: int, name: str) -> cp_model.IntVar:
         return self.model.new_int_var(0, self._capacity - room, name)
 
-    def _scratchpad(self, addresses: bool) -> None:
+    def _scratchpad(self) -> None:
         model, times, places, demands = self.model, [], [], []
         for listed in self.stays:
             for stay in listed:
@@ -126,8 +126,7 @@ class IntervalModel:
                     times.append(model.new_optional_interval_var(stay.first, length, end, stay.present, ""))
                     places.append(model.new_optional_fixed_size_interval_var(stay.address, room, stay.present, ""))
                 demands.append(room)
-        if addresses:
-            model.add_no_overlap_2d(times, places)
+        model.add_no_overlap_2d(times, places)
         model.add_cumulative(times, demands, self._capacity)
 
     def _objective(self, bound_bytes: int) -> cp_model.LinearExprT:

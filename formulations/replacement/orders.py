@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from formulations.replacement.facts import Facts, members
-from formulations.replacement.sets import Sets
+from formulations.replacement.sets import Sets, TooWideError
 
 
 def greedy_order(facts: Facts) -> list[int]:
@@ -23,12 +25,16 @@ def greedy_order(facts: Facts) -> list[int]:
     return order
 
 
-def least_peak(facts: Facts) -> tuple[int, list[int]]:
+@lru_cache(maxsize=1)  # asked more than once for one problem, and the sets of operators may be many
+def least_peak(facts: Facts) -> tuple[int, list[int]] | None:
     """The least scratchpad that needs no extra traffic, addresses aside, and an order that makes do with it.
 
-    Raises :class:`formulations.replacement.sets.TooWideError`.
+    ``None`` where there are too many sets of operators to look at.
     """
-    parts = [_least_peak(Sets(facts, start, goal), facts) for start, goal in facts.segments]
+    try:
+        parts = [_least_peak(Sets(facts, start, goal), facts) for start, goal in facts.segments]
+    except TooWideError:
+        return None
     return max(peak for peak, _ in parts), [i for _, order in parts for i in order]
 
 

@@ -77,3 +77,9 @@ def written_plan(
         spilled=tuple(facts.names[t] for t in spilled),
         extra_bytes=extra,
     )
+
+
+def bounded(plan: Plan, solver: str, bounds: dict[str, int]) -> Plan:
+    """The plan as the answer of a solver, with its bounds (bytes) by argument."""
+    by = max(bounds, key=lambda argument: bounds[argument])
+    return plan.model_copy(update={"solver": solver, "bound_bytes": bounds[by], "bound_by": by, "bounds_bytes": bounds})

@@ -48,7 +48,7 @@ class Sets:
         self.facts = facts
         self.start, self.goal = start, goal
         following = None if order is None else dict(_prefixes(order))
-        self.levels = [Level({start: self._live(start)})]
+        self.levels = [Level({start: facts.live_after(start)})]
         total = 1
         for _ in range(goal.bit_count() - start.bit_count()):
             level = self.levels[-1]
@@ -72,13 +72,6 @@ class Sets:
     def _ready(self, done: int) -> list[int]:
         before = self.facts.before
         return [i for i in members(self.goal & ~done) if not before[i] & ~done]
-
-    def _live(self, done: int) -> int:
-        """Shared tensors that are there, or were from the start, and are read later."""
-        f = self.facts
-        return sum(
-            1 << t for t in members(f.shared) if f.readers[t] & ~done and (f.maker[t] < 0 or done >> f.maker[t] & 1)
-        )
 
     def _still(self, tensors: int, done: int) -> int:
         readers = self.facts.readers

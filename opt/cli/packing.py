@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ from opt.cli.display import show_lines, show_table
 from opt.cli.files import check_outputs
 from opt.packing import pack, pack_lowest
 from opt.packing_methods import check_method, run_method
-from opt.words import percent
+from opt.words import csv_table, percent
 
 
 def is_packing(path: Path, format_name: str | None) -> bool:
@@ -125,11 +123,7 @@ def compare_packings(
         right=header[2:6],
     )
     if output is not None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([name.replace(" ", "_") for name in header])
-        writer.writerows(rows)
-        write_text(output, text.getvalue())
+        write_text(output, csv_table([name.replace(" ", "_") for name in header], rows))
     if all(row[2] is None for row in rows):
         raise NoScheduleError("no method found a packing; raise --time-limit or choose other --solvers")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from opt.cli.app import app
 from opt.cli.display import show_lines, show_table
 from opt.cli.files import check_outputs
 from opt.replay.replacement import map_faults, plan_faults
-from opt.words import markdown_table, percent, size
+from opt.words import csv_table, markdown_table, percent, size
 from reports.replacement import map_page
 
 OBJECTIVES = ("traffic", "time")
@@ -228,12 +226,6 @@ def compare_plans(
             rows.append((*cells, *figures))
     show_table(HEADER, rows, NUMBERS)
     if output is not None:
-        write_text(output, markdown_table(HEADER, rows, NUMBERS) + "\n" if output.suffix == ".md" else _as_csv(rows))
-
-
-def _as_csv(rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([name.replace(" ", "_") for name in HEADER])
-    writer.writerows(rows)
-    return text.getvalue()
+        columns = [name.replace(" ", "_") for name in HEADER]
+        as_markdown = output.suffix == ".md"
+        write_text(output, markdown_table(HEADER, rows, NUMBERS) + "\n" if as_markdown else csv_table(columns, rows))

@@ -8,8 +8,10 @@ from ortools.sat.python import cp_model
 
 from formulations.replacement.facts import Facts
 from formulations.replacement.intervals import IntervalModel
-from formulations.replacement.plan import written_plan
+from formulations.replacement.plan import bounded, written_plan
 from instances.replacement import Plan
+from solvers.interface import Options
+from solvers.joint_search import new_solver
 from solvers.replacement.policies import POLICIES, run_policy
 
 
@@ -27,10 +29,7 @@ def solve_intervals(
     if start is not None:
         model.hint(start)
         model.model.add(model.extra <= start.extra_bytes)
-    solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(0.1, time_limit_s)
-    solver.parameters.num_workers = workers
-    solver.parameters.random_seed = seed
+    solver = new_solver(Options(workers=workers, seed=seed), time_limit_s)
     status = solver.solve(model.model)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None, bound_bytes
@@ -47,12 +46,4 @@ def plan_by_intervals(facts: Facts, time_limit_s: float, workers: int = 1, seed:
     start = min((run_policy(facts, name) for name in POLICIES), key=lambda plan: plan.extra_bytes)
     better, proven = solve_intervals(facts, start, 0, time_limit_s, workers, seed)
     best = start if better is None else better
-    bound = min(proven, best.extra_bytes)
-    return best.model_copy(
-        update={
-            "solver": "intervals",
-            "bound_bytes": bound,
-            "bound_by": "intervals",
-            "bounds_bytes": {"intervals": bound},
-        }
-    )
+    return bounded(best, "intervals", {"intervals": min(proven, best.extra_bytes)})

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from formulations.replacement.facts import Facts
 from formulations.replacement.orders import least_peak
-from formulations.replacement.plan import lyings, placed, written_plan
+from formulations.replacement.plan import bounded, lyings, placed, written_plan
 from formulations.replacement.sets import Sets, TooWideError
 from formulations.replacement.states import States, Walk
 from instances.replacement import Plan
@@ -89,10 +89,10 @@ def solve_exactly(
         if best is None or plan.extra_bytes < best.extra_bytes:
             best = plan
         if not best.extra_bytes:
-            return _bounded(best, name, {"nothing is below": 0})
+            return bounded(best, name, {"nothing is below": 0})
     assert best is not None
     if not fixed_order and (free := _without_extra(facts, deadline, workers, seed)) is not None:
-        return _bounded(free, name, {"nothing is below": 0})
+        return bounded(free, name, {"nothing is below": 0})
     capacity = facts.problem.capacity_bytes
     until = started + SEARCH_SHARE * time_limit_s
 
@@ -116,17 +116,15 @@ def solve_exactly(
         better, proven = solve_intervals(facts, best, bound, deadline - time.monotonic(), workers, seed, fixed_order)
         best = better if better is not None else best
         bounds["intervals"] = min(proven, best.extra_bytes)
-    return _bounded(best, name, bounds)
+    return bounded(best, name, bounds)
 
 
 def _without_extra(facts: Facts, deadline: float, workers: int, seed: int) -> Plan | None:
     """The plan of an order of least peak where that fits, and addresses are found for it."""
-    try:
-        peak, order = least_peak(facts)
-    except TooWideError:
+    found = least_peak(facts)
+    if found is None or found[0] > facts.problem.capacity_bytes:
         return None
-    if peak > facts.problem.capacity_bytes:
-        return None
+    order = found[1]
     lying = lyings(facts, order, [0] * facts.count)
     until = min(deadline, time.monotonic() + PACK_S)
     offsets = placed(facts, lying, facts.problem.capacity_bytes, until, workers, seed)
@@ -189,8 +187,3 @@ def _with_addresses(
         return best
     plan = written_plan(facts, order, lying, offsets, "exact")
     return plan if plan.extra_bytes < best.extra_bytes else best
-
-
-def _bounded(plan: Plan, solver: str, bounds: dict[str, int]) -> Plan:
-    by = max(bounds, key=lambda argument: bounds[argument])
-    return plan.model_copy(update={"solver": solver, "bound_bytes": bounds[by], "bound_by": by, "bounds_bytes": bounds})

@@ -9,6 +9,8 @@ from ortools.sat.python import cp_model
 from formulations.replacement.mapping import MappingModel
 from instances.memory_time import Timing
 from instances.replacement import MemoryMap, Placed, Problem
+from solvers.interface import Options
+from solvers.joint_search import new_solver
 
 
 def map_greedily(problem: Problem) -> MemoryMap:
@@ -49,10 +51,7 @@ def map_exactly(problem: Problem, time_limit_s: float, workers: int = 1, seed: i
         return greedy
     model = MappingModel(problem)
     model.hint(greedy)
-    solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(0.1, time_limit_s)
-    solver.parameters.num_workers = workers
-    solver.parameters.random_seed = seed
+    solver = new_solver(Options(workers=workers, seed=seed), time_limit_s)
     status = solver.solve(model.model)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return greedy

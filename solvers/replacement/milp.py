@@ -8,7 +8,7 @@ import time
 import pulp
 
 from formulations.replacement.facts import Facts
-from formulations.replacement.plan import lyings, placed, written_plan
+from formulations.replacement.plan import bounded, lyings, placed, written_plan
 from formulations.replacement.sets import Sets, TooWideError
 from formulations.replacement.states import States
 from formulations.replacement.time_indexed import TimeIndexed
@@ -47,10 +47,7 @@ def solve_programme(facts: Facts, time_limit_s: float, solver: str = "HiGHS", wo
             best = min(best, plan, key=lambda one: one.extra_bytes)
         if best.extra_bytes <= bound or not solved:
             break
-    bound = min(bound, best.extra_bytes)
-    return best.model_copy(
-        update={"solver": "milp", "bound_bytes": bound, "bound_by": "milp", "bounds_bytes": {"milp": bound}}
-    )
+    return bounded(best, "milp", {"milp": min(bound, best.extra_bytes)})
 
 
 def _from_load(facts: Facts) -> int:

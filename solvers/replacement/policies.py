@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from formulations.replacement.facts import Facts, members
 from formulations.replacement.orders import greedy_order, least_peak
 from formulations.replacement.plan import Lying, written_plan
-from formulations.replacement.sets import TooWideError
 from instances.replacement import Plan
 
 
@@ -91,28 +90,30 @@ class _Scratchpad:
             self._found.append((Lying(t, one.first, one.last, one.fetched), one.offset))
 
 
+def _steps(order: Sequence[int], sets: Sequence[int]) -> dict[int, list[int]]:
+    """The steps at which each tensor is in the set of the operator that runs."""
+    found: dict[int, list[int]] = {}
+    for step, i in enumerate(order):
+        for t in members(sets[i]):
+            found.setdefault(t, []).append(step)
+    return found
+
+
 def _furthest(facts: Facts, order: Sequence[int]) -> Callable[[int, int], int]:
     """Rank by the next step that reads a tensor."""
-    steps: dict[int, list[int]] = {}
-    for step, i in enumerate(order):
-        for t in members(facts.reads[i]):
-            steps.setdefault(t, []).append(step)
+    steps = _steps(order, facts.reads)
     return lambda t, now: next((step for step in steps.get(t, ()) if step >= now), len(order))
 
 
 def _longest_unused(facts: Facts, order: Sequence[int]) -> Callable[[int, int], int]:
-    steps: dict[int, list[int]] = {}
-    for step, i in enumerate(order):
-        for t in members(facts.touched[i]):
-            steps.setdefault(t, []).append(step)
+    """Rank by the time since a tensor was touched."""
+    steps = _steps(order, facts.touched)
     return lambda t, now: now - max((step for step in steps[t] if step < now), default=-1)
 
 
 def _by_memory(facts: Facts) -> list[int]:
-    try:
-        return least_peak(facts)[1]
-    except TooWideError:
-        return greedy_order(facts)
+    found = least_peak(facts)
+    return greedy_order(facts) if found is None else found[1]
 
 
 def roomy_traffic(facts: Facts) -> int:

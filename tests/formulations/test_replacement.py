@@ -155,7 +155,9 @@ def test_peaks() -> None:
     """The least scratchpad without extra traffic is that, and no order does with less."""
     for seed in range(20):
         facts = Facts(random_problem(seed, 5))
-        peak, order = least_peak(facts)
+        found = least_peak(facts)
+        assert found is not None
+        peak, order = found
         assert sorted(order) == sorted(greedy_order(facts)) == list(range(5))
         room = max(peak, facts.problem.least_bytes)
         assert exhaustive(Facts(facts.problem.within(room))) == 0
