@@ -56,7 +56,7 @@ class CapturedNode(Frozen):
     module
         Index into the graph's modules: the innermost module the operation was called in.
     region
-        Helper function the operation comes from, where known.
+        Where the operation comes from, where known: a helper function, or the node of a graph that was traced again.
     """
 
     name: Label

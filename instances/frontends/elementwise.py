@@ -220,6 +220,34 @@ def topk(low: Lowering, step: Step) -> None:
     low.draft(step, OpKind.TOPK, [Use(view)], writes, vector=vector, whole=[view.axes[place], chosen])
 
 
+@handles("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "max_pool2d_with_indices", "local_response_norm")
+def pool(low: Lowering, step: Step) -> None:
+    """A window of each channel brought down to one element."""
+    use = low.use(step.args[0])
+    axes = [list(axis) for axis in use.view.axes[:2]] + low.fresh(step.out.shape[2:])
+    for own, mine in zip(use.view.axes[2:], axes[2:], strict=True):
+        if extent(own) == extent(mine):
+            _along(use, own, mine)
+        else:
+            use.looked_up.append((own, mine))
+    window = step.arg(1, "kernel_size", 1)
+    taps = math.prod(window) if isinstance(window, list) else int(window) ** 2
+    vector = {V.TWO_SOURCE: max(1, taps) * math.prod(step.out.shape)}
+    low.draft(step, OpKind.ELEMENTWISE, [use], [(step.out, axes)], vector=vector, whole=axes[2:])
+
+
+@handles("batch_norm", "_native_batch_norm_legit_no_training")
+def batch_norm(low: Lowering, step: Step) -> None:
+    """Scale and shift of each channel, by what was learned."""
+    axes, uses = low.broadcast(step.out.shape, [step.args[0]])
+    for value in step.reads[1:]:
+        use = low.use(value)
+        if len(use.view.axes) == 1 and extent(use.view.axes[0]) == extent(axes[1]):
+            uses.append(_along(use, use.view.axes[0], axes[1]))
+    elements = math.prod(step.out.shape)
+    low.draft(step, OpKind.ELEMENTWISE, uses, [(step.out, axes)], vector={V.TWO_SOURCE: 2 * elements})
+
+
 @handles("choose")
 def choose(low: Lowering, step: Step) -> None:
     """The experts of each token and their weights, from the scores of all."""
