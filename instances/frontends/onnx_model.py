@@ -94,6 +94,9 @@ def _bind(model: Any, dims: dict[str, int], name: str) -> Any:
     return bound
 
 
+_DTYPE_NAMES = {"float32": "float", "float64": "double"}
+"""Element types that ONNX calls by another name."""
+
 SIDE_RESULTS = frozenset({"Dropout", "BatchNormalization", "LRN", "MaxPool", "LayerNormalization", "RMSNormalization"})
 """Operators of which the first result alone is of use."""
 
@@ -171,7 +174,7 @@ class _Reader:
 
     def _dtype(self, number: int) -> str:
         name: str = self.onnx.TensorProto.DataType.Name(number).lower()
-        return {"float": "float32", "double": "float64"}.get(name, name)
+        return {short: dtype for dtype, short in _DTYPE_NAMES.items()}.get(name, name)
 
     def _remember(self, tensor: Any) -> None:
         """Keep a small constant whose data lie in the file."""
@@ -225,12 +228,36 @@ class _Reader:
 
     def _check_shapes(self, node: Any) -> None:
         wanted = node.output[:1] if node.op_type in SIDE_RESULTS else node.output
+        if any(name and name not in self.types for name in wanted):
+            self._infer(node)
         for name in (*node.input, *wanted):
             if name and name not in self.types and name not in self.known:
                 raise InputError(
                     f"graph {self.name}: the shape of {name!r} ({node.op_type} {node.name!r}) is not static; "
                     "export with static shapes, or bind more dimensions with --dim"
                 )
+
+    def _infer(self, node: Any) -> None:
+        """The shapes of a node's results, with all that is known by now of what it reads."""
+        helper = self.onnx.helper
+        types, data = {}, {}
+        for name in node.input:
+            if name in self.known:
+                array = self.known[name]
+                data[name] = self.onnx.numpy_helper.from_array(array, name)
+                types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            elif name in self.types:
+                shape, dtype = self.types[name]
+                number = self.onnx.TensorProto.DataType.Value(_DTYPE_NAMES.get(dtype, dtype).upper())
+                types[name] = helper.make_tensor_type_proto(number, shape)
+        version = next((item.version for item in self.model.opset_import if item.domain == node.domain), 1)
+        try:
+            schema = self.onnx.defs.get_schema(node.op_type, version, node.domain)
+            found = self.onnx.shape_inference.infer_node_outputs(schema, node, types, data)
+        except Exception:  # its operands are of no fixed shape; the caller says so
+            return
+        for name, kind in found.items():
+            self._declare(self.onnx.ValueInfoProto(name=name, type=kind))
 
     def _scope(self, node: Any) -> tuple[str, str]:
         """The innermost module that the exporter noted."""

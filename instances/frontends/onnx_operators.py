@@ -103,7 +103,7 @@ class Collector:
             {
                 "name": name,
                 "op": op,
-                "inputs": tuple(dict.fromkeys(_references(args))),
+                "inputs": tuple(dict.fromkeys(_references([args, list(kwargs.values())]))),
                 "args": tuple(args),
                 "kwargs": kwargs,
                 "outputs": [(tuple(shape), dtype) for shape, dtype in outputs],
@@ -473,15 +473,21 @@ def _attention(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope
     b, h, s, _ = shapes[0]
     shape = (b, h, s, shapes[2][3])
     args = [value for value, _ in operands]
-    label = "" if flat else c.named(outputs[0])
-    result = c.add("aten.scaled_dot_product_attention.default", args, [(shape, dtype)], scope, label, **kwargs)
+    if attributes.get("softcap"):
+        kwargs["capped"] = True
+    results = [(shape, dtype)]
+    if outputs[3]:  # the product of queries and keys, before or after the softmax
+        kwargs["exposed"] = "probs" if int(attributes.get("qk_matmul_output_mode", 0)) == 3 else "scores"
+        results.append(((b, h, s, shapes[1][2]), c.types[outputs[3]][1]))
+    label = "" if flat or outputs[3] else c.named(outputs[0])
+    result = c.add("aten.scaled_dot_product_attention.default", args, results, scope, label, **kwargs)
+    if outputs[3]:
+        c.add("getitem", [result, 1], results[1:], scope, c.named(outputs[3]))
+        result = c.add("getitem", [result, 0], results[:1], scope, "" if flat else c.named(outputs[0]))
     if flat:
         turned = c.add("aten.permute.default", [result, [0, 2, 1, 3]], [((b, s, h, shape[3]), dtype)], scope)
         flat_shape = (b, s, h * shape[3])
         c.add("aten.view.default", [turned, list(flat_shape)], [(flat_shape, dtype)], scope, c.named(outputs[0]))
-    if outputs[3]:
-        product = (b, h, s, shapes[1][2])
-        c.add("onnx.qk_matmul_output", args[:2], [(product, dtype)], scope, c.named(outputs[3]))
 
 
 def _repeated(c: Collector, value: str, shape: tuple[int, ...], times: int, dtype: str, scope: Scope) -> str:

@@ -154,7 +154,8 @@ def attention(low: Lowering, step: Step) -> None:
 
     ``args``: query, keys, values, and the mask where it is computed on the device (a bias). ``kwargs``: ``causal``;
     ``query_parts`` and ``key_parts``: the stretches of the head that query and key were put together from, if so;
-    ``keys_turned``: keys are ``[..., dim, context]``; ``heads_last``: the result is ``[batch, seq, heads, dim]``.
+    ``keys_turned``: keys are ``[..., dim, context]``; ``heads_last``: the result is ``[batch, seq, heads, dim]``;
+    ``exposed``: the second result is the ``"scores"`` or the ``"probs"``.
     """
     queries: list[Value] = step.kwargs.get("query_parts") or [step.args[0]]
     keys: list[Value] = step.kwargs.get("key_parts") or [step.args[1]]
@@ -187,7 +188,8 @@ def attention(low: Lowering, step: Step) -> None:
     batch = product(lead)
     depth = sum(extent(view.axes[-1]) for view in seen)
     shape = tuple(extent(axis) for axis in [*lead, seq, context])
-    scores, probs = (Value(f"{step.out.name}.{what}", shape, queries[0].stored_dtype) for what in ("scores", "probs"))
+    stored = queries[0].stored_dtype
+    scores, probs = (Value(f"{step.out.name}.{what}", shape, stored) for what in ("scores", "probs"))
     axes = [*[list(axis) for axis in lead], list(seq), context]
     note = "" if len(seen) == 1 else "parts of the head, each query with its key, added up"
     # the first two reads are those whose product the cost model takes the shape from
@@ -202,10 +204,14 @@ def attention(low: Lowering, step: Step) -> None:
         note=note,
     )
     reads = [Use(low.view(scores))]
-    vector = work("softmax", batch * pairs, div=batch * rows)
+    pair_count, row_count = batch * pairs, batch * rows
+    extra = {"div": row_count}
     if bias is not None:
         reads.append(_biased(low, bias, axes))
-        vector = work("softmax", batch * pairs, div=batch * rows, two=batch * pairs)
+        extra["two"] = pair_count
+    if step.kwargs.get("capped"):  # a tanh between two scales
+        extra = {**extra, "one": 5 * pair_count, "exp": pair_count, "div": row_count + pair_count}
+    vector = work("softmax", pair_count, **extra)
     low.draft(
         step,
         OpKind.SOFTMAX,
@@ -216,6 +222,8 @@ def attention(low: Lowering, step: Step) -> None:
         whole=[context],
         density=density,
     )
+    if step.kwargs.get("exposed"):
+        low.views[step.outputs[1]] = low.views[probs if step.kwargs["exposed"] == "probs" else scores]
     weighted = _operand(low, values, lead, context)
     width = list(weighted.view.axes[-1])
     keep_apart(width, context)

@@ -41,10 +41,10 @@ def attention_ops(program: Program) -> int:
 
 def _as_attention(step: Step, operands: tuple[Any, ...], mask: Any, causal: bool) -> None:
     step.op = "attention"
-    bias = (mask,) if isinstance(mask, Value) and mask.side == "device" else ()
-    step.args = (*operands, *bias)
-    step.kwargs = {"causal": causal}
-    step.outputs = step.outputs[:1]
+    step.args = (*operands, *_bias(mask))
+    kept = {key: value for key, value in step.kwargs.items() if key in ("exposed", "capped")}
+    step.kwargs = {"causal": causal, **kept}
+    step.outputs = step.outputs[: 2 if "exposed" in kept else 1]
 
 
 COMPARISONS = frozenset(["le", "lt", "ge", "gt"])
@@ -86,18 +86,46 @@ def spelled_attention(program: Program) -> int:
             continue
         first = product.producer
         gone = between(program, product, [after.out])
-        if first is None or not closed(program, gone, [after.out]):
+        exposed = _exposed(program, product, gone, after)
+        if first is None or len(exposed) > 1 or not closed(program, [first, *gone], [after.out, *exposed]):
             continue
         for operand in first.args[:2]:
             _unscale(program, operand)
         query, key = first.args[:2]
         causal = mask is not None and is_causal(mask)
-        bias = (mask,) if mask is not None and mask.side == "device" else ()
+        bias = _bias(mask)
         kwargs = {"causal": causal, "capped": capped, "keys_turned": True}
-        new = Step("attention", (query, key, after.args[1], *bias), kwargs, [after.out], step.module)
+        if exposed:
+            below = {id(v) for s in between(program, step.out, [after.out]) for v in s.outputs} | {id(step.out)}
+            kwargs["exposed"] = "probs" if id(exposed[0]) in below else "scores"
+        results = [after.out, *exposed]
+        new = Step("attention", (query, key, after.args[1], *bias), kwargs, results, step.module)
         program.rewrite([first, *gone], new)
         count += 1
     return count
+
+
+def _exposed(program: Program, product: Value, gone: list[Step], last: Step) -> list[Value]:
+    """Scores or probabilities that are results of the graph."""
+    inner = [product, *(value for step in gone if step is not last for value in step.outputs)]
+    return [value for value in inner if value in program.outputs]
+
+
+def _bias(mask: Any) -> tuple[Value, ...]:
+    """What is added to the scores, where the device has it: a mask's own arithmetic with positions is set aside."""
+    if not isinstance(mask, Value) or mask.side != "device":
+        return ()
+    value = mask
+    while value.producer is not None and value.producer.op in MASK_ARITHMETIC:
+        following = [read for read in value.producer.reads if read.side == "device"]
+        if len(set(map(id, following))) != 1:
+            return (mask,)
+        value = following[0]
+    return (value,) if value.producer is None else (mask,)
+
+
+MASK_ARITHMETIC = REARRANGES | {"add", "sub", "mul", "where", "cat", "pad", "logical_not", "masked_fill", "slice"}
+"""Operators between a mask that comes in and what is added to the scores."""
 
 
 def _before(softmax: Step) -> tuple[Value | None, bool, Value] | None:
@@ -151,7 +179,7 @@ def _after(program: Program, softmax: Step) -> Step | None:
     for _ in range(6):
         tail, _views = ahead(program, value, REARRANGES)
         users = [u for u in program.users(tail) if u.op not in ("eq", "isnan", "full_like", "zeros_like", "ne")]
-        if not users or tail in program.outputs:
+        if not users:
             return None
         step = users[-1]
         if step.op in PRODUCTS and step.args[0] is tail:
