@@ -84,9 +84,9 @@ def _bind(model: Any, dims: dict[str, int], name: str) -> Any:
             else:
                 unbound.setdefault(symbol, f"axis {place} of {tensor.name!r}")
     if unbound:
-        symbol, place = next(iter(unbound.items()))
+        symbol, where = next(iter(unbound.items()))
         more = f" (and {', '.join(list(unbound)[1:])})" if len(unbound) > 1 else ""
-        raise InputError(f"graph {name}: {place} has the symbolic size {symbol!r}; bind it with --dim {symbol}=N{more}")
+        raise InputError(f"graph {name}: {where} has the symbolic size {symbol!r}; bind it with --dim {symbol}=N{more}")
     if strangers := sorted(set(dims) - used):
         raise InputError(f"graph {name}: dimension {strangers[0]!r} does not occur; leave it out")
     for output in bound.graph.output:  # what they were said to be no longer holds
@@ -189,8 +189,8 @@ class _Reader:
         outputs = [name for name in node.output if name]
         if node.op_type == "Shape" and node.input[0] in self.types:
             attributes = self._attributes(node)
-            sizes = self.types[node.input[0]][0][attributes.get("start", 0) : attributes.get("end")]
-            self.known[outputs[0]] = np.array(sizes, dtype=np.int64)
+            shape = self.types[node.input[0]][0][attributes.get("start", 0) : attributes.get("end")]
+            self.known[outputs[0]] = np.array(shape, dtype=np.int64)
             return True
         if any(name and name not in self.known for name in node.input) or node.op_type.startswith("Random"):
             return False

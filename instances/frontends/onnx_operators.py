@@ -263,8 +263,8 @@ def _slice(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) ->
     axes = c.ints(node, 3, attributes.get("axes")) or list(range(len(starts)))
     steps = c.ints(node, 4) or [1] * len(starts)
     value = c.operand(node.input[0])
-    for place, (start, end, axis, step) in enumerate(zip(starts, ends, axes, steps, strict=True)):
-        axis %= len(shape)
+    for place, (start, end, given, step) in enumerate(zip(starts, ends, axes, steps, strict=True)):
+        axis = given % len(shape)
         size = shape[axis]
         shape[axis] = len(range(size)[start:end:step])
         last = place == len(axes) - 1

@@ -1,9 +1,9 @@
 """torch.export programs and FX graphs as captured graphs. Torch is imported when one is read, not before.
 
-A program is brought to functional form (``run_decompositions({})``: nothing mutates, ``linear``, attention and the norms
-stay whole). A graph that torch.compile hands to a backend holds Python functions instead: it is traced once more with
-tensors that have no data, before dispatch, so that the same operators come out. Regions that are called many times
-(``invoke_subgraph``) are read where they are called.
+A program is brought to functional form (``run_decompositions({})``: nothing mutates, ``linear``, attention and the
+norms stay whole). A graph that torch.compile hands to a backend holds Python functions instead: it is traced once more
+with tensors that have no data, before dispatch, so that the same operators come out. Regions that are called many
+times (``invoke_subgraph``) are read where they are called.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def _retrace(module: GraphModule, examples: list[Any]) -> GraphModule:
 def _annotating_class() -> Any:
     import torch
 
-    class Annotating(torch.fx.Interpreter):
+    class Annotating(torch.fx.Interpreter):  # type: ignore[misc]
         """Runs a graph so that what is traced of each node remembers the node."""
 
         def run_node(self, node: Node) -> Any:
@@ -204,7 +204,7 @@ class _Walker:
 
     def graph(self, name: str, results: list[str]) -> CapturedGraph:
         """What was collected, as a captured graph."""
-        known = {item.name for item in (*self.inputs, *self.nodes)}
+        known = {item.name for item in self.inputs} | {item.name for item in self.nodes}
         outputs = tuple(CapturedOutput(name=result) for result in dict.fromkeys(results) if result in known)
         if not self.nodes or not outputs:
             raise InputError(f"graph {name}: holds no operation with a result; capture the model's forward pass")

@@ -94,7 +94,7 @@ def spelled_attention(program: Program) -> int:
         query, key = first.args[:2]
         causal = mask is not None and is_causal(mask)
         bias = _bias(mask)
-        kwargs = {"causal": causal, "capped": capped, "keys_turned": True}
+        kwargs: dict[str, Any] = {"causal": causal, "capped": capped, "keys_turned": True}
         if exposed:
             below = {id(v) for s in between(program, step.out, [after.out]) for v in s.outputs} | {id(step.out)}
             kwargs["exposed"] = "probs" if id(exposed[0]) in below else "scores"
