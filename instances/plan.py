@@ -22,7 +22,7 @@ Id = Annotated[str, Field(pattern=r"^[km](0|[1-9][0-9]*)$")]
 
 
 class Feature(StrEnum):
-    """What a plan's reader must be able to do; a plan lists what it uses, and a reader refuses what it does not know."""
+    """What a reader must be able to do; a plan lists what it uses, and a reader refuses what it does not know."""
 
     STREAMS = "streams"  # kernels on more than one stream, ordered by events
     MOVES = "explicit-moves"  # prefetches, spills or fills

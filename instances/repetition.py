@@ -1,4 +1,4 @@
-"""Repeated blocks of a graph, found by form and not by names: operators that cost the same and read from as far back."""
+"""Repeated blocks of a graph, by form and not by names: operators that cost the same and read from as far back."""
 
 from __future__ import annotations
 
