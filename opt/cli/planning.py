@@ -17,7 +17,7 @@ from opt.cli.answers import SchedulePath
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
-from opt.plans.allocation import write_allocations
+from opt.plans.allocation import made_folder, write_allocations
 from opt.plans.cores import core_limits
 from opt.plans.mlir import mlir_text
 from opt.plans.pool import pool_table
@@ -50,6 +50,8 @@ def make_plan(
     check_outputs([output, mlir, pool, prefetch, cores], [path, schedule])
     instance = api.load_instance(path)
     made = api.plan(instance, api.load_schedule(schedule))
+    if allocation is not None:
+        made_folder(allocation)
     api.save(made, output)
     written = [output]
     wanted: list[tuple[Path | None, Callable[[], dict[str, Any]]]] = [

@@ -36,18 +36,24 @@ def allocations(plan: Plan, machine: Machine) -> dict[str, tuple[MemoryName, int
 
 def write_allocations(plan: Plan, machine: Machine, folder: str | Path) -> list[Path]:
     """Write the tables into a folder, which is made where it is not there; the paths written."""
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{folder}: cannot be made a folder ({reason}); choose another place") from None
+    folder = made_folder(folder)
     paths = []
     for name, (_, _, buffers) in allocations(plan, machine).items():
         path = folder / f"{name}.csv"
         write_buffers(buffers, [buffer.offset or 0 for buffer in buffers], path)
         paths.append(path)
     return paths
+
+
+def made_folder(folder: str | Path) -> Path:
+    """A folder that is there; :class:`InputError` where it cannot be made."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"{path}: cannot be made a folder ({reason}); choose another place") from None
+    return path
 
 
 def _l2(plan: Plan, machine: Machine) -> list[Buffer]:

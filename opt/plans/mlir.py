@@ -143,8 +143,8 @@ def _flag(what: str, handover: Handover) -> Iterator[str]:
             continue
         if handover.scope == "all":  # one operation sets and waits
             if what == "set":
-                mode, pipe = "#hivm.sync_block_mode<ALL_VECTOR>", f"tvector_pipe = {set_pipe}"
-                yield f'"hivm.hir.sync_block"() <{{sync_block_mode = {mode}, flag_id = {number} : i16, {pipe}}}> : () -> ()'
+                mode = f"sync_block_mode = #hivm.sync_block_mode<ALL_VECTOR>, flag_id = {number} : i16"
+                yield f'"hivm.hir.sync_block"() <{{{mode}, tvector_pipe = {set_pipe}}}> : () -> ()'
             continue
         core = handover.set_core if what == "set" else handover.wait_core
         parts = [

@@ -188,7 +188,7 @@ class Order:
     def streams(self) -> tuple[Stream, ...]:
         """Kernels in chains, on as few streams as run at once; collectives on one stream, and moves on another.
 
-        A kernel follows where it shares most cores with the last one, or on the first stream that is free.
+        A kernel follows one that it depends on anyway, or one with which it shares most cores, or the first that ended.
         """
         chains: list[list[Activity]] = []
         for activity in self.kernels:
@@ -196,7 +196,7 @@ class Order:
                 continue
             free = [chain for chain in chains if chain[-1].end_ns <= activity.start_ns]
             if free:
-                max(free, key=lambda chain: _shared(chain[-1].kernel, activity.kernel)).append(activity)
+                max(free, key=lambda chain: self._closeness(chain[-1], activity)).append(activity)
             else:
                 chains.append([activity])
         links = [a for a in self.kernels if a.kernel is not None and a.kernel.kind is KernelKind.LINK]
@@ -205,6 +205,10 @@ class Order:
         kinds += [("collective", links), ("move", self.moves)]
         found = [(kind, tuple(one.id for one in chain)) for kind, chain in kinds if chain]
         return tuple(Stream(id=number, kind=kind, activities=ids) for number, (kind, ids) in enumerate(found))
+
+    def _closeness(self, last: Activity, following: Activity) -> tuple[bool, int]:
+        """How little it costs to put one kernel behind another: whether it waits in any case, and cores they share."""
+        return last.id in self.needs[following.id], _shared(last.kernel, following.kernel)
 
     def events(self, streams: Iterable[Stream]) -> tuple[Event, ...]:
         """The dependences that neither a stream nor other events imply."""
