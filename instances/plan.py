@@ -7,6 +7,8 @@ start, explicit moves ``m0``, ``m1``, ...; both are activities, and every name b
 from __future__ import annotations
 
 from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -216,7 +218,11 @@ class PlannedKernel(Frozen):
 
 
 class Stay(Frozen):
-    """A tensor in L2: brought or left there by ``made_by``, whole from ``arrival_ns`` on, used by ``used_by``."""
+    """A tensor in L2: brought or left there by ``made_by``, whole from ``arrival_ns`` on, used by ``used_by``.
+
+    ``first_kernel`` and ``last_kernel`` are its life in kernel order: the first and the last, by start, that run while
+    it is there.
+    """
 
     tensor: Name
     offset_bytes: Count
@@ -226,6 +232,8 @@ class Stay(Frozen):
     end_ns: Ns
     made_by: Id
     used_by: tuple[Id, ...] = ()
+    first_kernel: Id | None = None
+    last_kernel: Id | None = None
 
 
 class Anchor(Frozen):
@@ -354,9 +362,24 @@ class Plan(Frozen):
             for name in (event.record_after, event.wait_before):
                 if name not in known:
                     raise ValueError(f"event {event.id} names {name!r}, which is no activity of the plan")
+        self._check_order()
         tensors = {tensor.name for tensor in self.tensors}
         for kernel in self.kernels:
             for name in (*(one.tensor for one in kernel.inputs), *(one.tensor for one in kernel.outputs)):
                 if name not in tensors:
                     raise ValueError(f"kernel {kernel.id} names tensor {name!r}, which is not in the plan")
         return self
+
+    def _check_order(self) -> None:
+        """That streams and events can be carried out: none waits, over others, for itself."""
+        waits: dict[str, set[str]] = {}
+        for stream in self.streams:
+            for before, after in pairwise(stream.activities):
+                waits.setdefault(after, set()).add(before)
+        for event in self.events:
+            waits.setdefault(event.wait_before, set()).add(event.record_after)
+        try:
+            TopologicalSorter(waits).prepare()
+        except CycleError as error:
+            ring = " after ".join(error.args[1])
+            raise ValueError(f"streams and events wait for each other without end: {ring}") from None

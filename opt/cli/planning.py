@@ -17,11 +17,13 @@ from opt.cli.answers import SchedulePath
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
+from opt.plans import build_plan
 from opt.plans.allocation import made_folder, write_allocations
 from opt.plans.cores import core_limits
 from opt.plans.mlir import mlir_text
 from opt.plans.pool import pool_table
 from opt.plans.prefetch import prefetch_list
+from opt.replay import replay
 from opt.words import microseconds, percent, size
 
 
@@ -49,7 +51,9 @@ def make_plan(
     """
     check_outputs([output, mlir, pool, prefetch, cores], [path, schedule])
     instance = api.load_instance(path)
-    made = api.plan(instance, api.load_schedule(schedule))
+    claim = api.load_schedule(schedule)
+    replay(instance, claim).require_valid(str(schedule))
+    made = build_plan(instance, claim)
     if allocation is not None:
         made_folder(allocation)
     api.save(made, output)

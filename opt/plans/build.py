@@ -10,7 +10,7 @@ from instances.costs import price
 from instances.errors import InvalidScheduleError
 from instances.fusion import Fuser, Fusion
 from instances.instance import Instance
-from instances.kernels import Buffer, Cost, Tiling
+from instances.kernels import Buffer, Cost, KernelKind, Tiling
 from instances.plan import (
     Anchor,
     Blocks,
@@ -30,7 +30,7 @@ from instances.plan import (
     Workspace,
 )
 from instances.repetition import find_repetition
-from instances.schedule import Kernel, Schedule, Source
+from instances.schedule import Kernel, Move, MoveKind, Schedule, Source
 from opt.plans.handovers import Inside, look_inside
 from opt.plans.order import Activity, Order
 from opt.plans.pool import plan_pool
@@ -72,7 +72,9 @@ class _Builder:
             for activity in self._order.kernels
             if activity.kernel is not None
         )
-        moves = tuple(self._move(activity, on) for activity in self._order.moves)
+        moves = tuple(
+            self._move(activity, activity.move, on) for activity in self._order.moves if activity.move is not None
+        )
         l2 = tuple(self._stays())
         repeat = instance.origin.get("repeat")
         return Plan(
@@ -196,7 +198,10 @@ class _Builder:
 
     def _stays(self) -> Iterable[Stay]:
         for residency, held, arrival_ns in sorted(self._order.stays, key=lambda one: (one[0].start_ns, one[0].tensor)):
+            during = [k for k in self._order.kernels if k.start_ns < residency.end_ns and residency.start_ns < k.end_ns]
             yield Stay(
+                first_kernel=during[0].id if during else None,
+                last_kernel=during[-1].id if during else None,
                 tensor=residency.tensor,
                 offset_bytes=residency.offset_bytes,
                 size_bytes=residency.size_bytes,
@@ -207,11 +212,8 @@ class _Builder:
                 used_by=tuple(user.id for user in held.users),
             )
 
-    def _move(self, activity: Activity, on: dict[str, int]) -> PlannedMove:
-        move = activity.move
-        assert move is not None
-        source = move.kind.value == "spill"
-        if source:
+    def _move(self, activity: Activity, move: Move, on: dict[str, int]) -> PlannedMove:
+        if move.kind is MoveKind.SPILL:
             found = self._order.stay_at(move.tensor, move.start_ns, move.end_ns)
             offset = 0 if found is None else found[0].offset_bytes
         else:
@@ -261,7 +263,7 @@ class _Builder:
             Feature.PARTS: any(kernel.cores.parts for kernel in kernels),
             Feature.HANDOVERS: "core" in scopes,
             Feature.FLAGS: bool(scopes & {"group", "all"}),
-            Feature.COLLECTIVES: any(kernel.kind.value == "link" for kernel in kernels),
+            Feature.COLLECTIVES: any(kernel.kind is KernelKind.LINK for kernel in kernels),
         }
         return [feature.value for feature, is_used in used.items() if is_used]
 

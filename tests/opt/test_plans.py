@@ -499,6 +499,8 @@ def test_l2_stays(case: Case) -> None:
         own = given[stay.tensor, stay.start_ns]
         assert (stay.offset_bytes, stay.size_bytes, stay.end_ns) == (own.offset_bytes, own.size_bytes, own.end_ns)
         assert stay.start_ns < stay.arrival_ns <= stay.end_ns
+        there = [k for k in case.plan.kernels if k.times.start_ns < stay.end_ns and stay.start_ns < k.times.end_ns]
+        assert (stay.first_kernel, stay.last_kernel) == (there[0].id, there[-1].id)
 
 
 def test_a_plan_of_another_graph_or_machine_is_refused(instance: Instance, greedy: Result, tmp_path: Path) -> None:
@@ -526,6 +528,16 @@ def test_what_a_plan_requires_must_be_known(instance: Instance, greedy: Result, 
     with pytest.raises(InputError, match="feature 'time-travel' is required and unknown"):
         opt.load_plan(path)
     data["required_features"].pop()
+    first, second = data["streams"][0]["activities"][:2]
+    data["events"] = [{"id": 0, "record_after": second, "wait_before": first, "why": ["data"]}]
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(InputError, match="wait for each other without end"):
+        opt.load_plan(path)
+    data["events"][0]["record_after"] = "k99"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(InputError, match="names 'k99', which is no activity"):
+        opt.load_plan(path)
+    del data["events"]
     data["streams"][0]["activities"].pop()
     path.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(InputError, match="streams do not hold each kernel"):
