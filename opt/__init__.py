@@ -11,16 +11,16 @@ import time
 
 _STARTED = time.monotonic()  # the command line's clock, before the imports below take their time
 
-from importlib import metadata  # noqa: E402
-
 from opt.api import (  # noqa: E402
     ablate,
     cost,
     generate,
     load_instance,
+    load_plan,
     load_schedule,
     machines,
     models,
+    plan,
     report,
     save,
     solve,
@@ -32,6 +32,7 @@ from opt.packing import pack, pack_lowest  # noqa: E402
 # After the sub-package of the same name is loaded: the attribute `opt.replay` is the function, and
 # `from opt.replay import ...` still finds the sub-package.
 from opt.replay import replay  # noqa: E402
+from opt.version import __version__  # noqa: E402
 
 __all__ = [
     "__version__",
@@ -39,11 +40,13 @@ __all__ = [
     "cost",
     "generate",
     "load_instance",
+    "load_plan",
     "load_schedule",
     "machines",
     "models",
     "pack",
     "pack_lowest",
+    "plan",
     "replay",
     "report",
     "save",
@@ -51,8 +54,3 @@ __all__ = [
     "solvers",
     "trace",
 ]
-
-try:
-    __version__ = metadata.version("tilewright")
-except metadata.PackageNotFoundError:  # run from a source tree
-    __version__ = "0+unknown"

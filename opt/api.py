@@ -20,6 +20,7 @@ from instances.generate import Phase, Precision, build_graph
 from instances.instance import Instance
 from instances.library import DTYPES, KERNELS, Request, Unmodelled, parse_attributes
 from instances.machine import Machine, load_machine, machine_names
+from instances.plan import Plan
 from instances.schedule import Proof, Schedule, Status
 from opt.replay import Replay, replay
 from solvers.interface import Listener, Options, Result
@@ -398,8 +399,42 @@ def load_schedule(path: str | Path) -> Schedule:
     return read_document(Schedule, path)
 
 
-def save(document: Instance | Schedule, path: str | Path) -> None:
-    """Write an instance or a schedule as JSON, whole or not at all."""
+def plan(instance: Instance, schedule: Schedule) -> Plan:
+    """What a compiler consumes of a schedule: kernels, addresses, moves with their points of issue, streams, events.
+
+    Raises
+    ------
+    InvalidScheduleError
+        Where the schedule does not pass the replay on this instance: no plan is made of a broken one.
+    """
+    from opt.plans import build_plan
+
+    replay(instance, schedule).require_valid()
+    return build_plan(instance, schedule)
+
+
+def load_plan(path: str | Path, instance: Instance | None = None) -> Plan:
+    """Read and check a plan; with ``instance``, only one that was made for its graph and its machine.
+
+    Raises
+    ------
+    InputError
+        Where it is no plan, requires a feature that this release does not know, or was made for another graph or
+        machine.
+    """
+    found = read_document(Plan, path)
+    if instance is not None:
+        for what, made, own in (("graph", found.graph, instance.graph), ("machine", found.machine, instance.machine)):
+            if made.fingerprint != own.fingerprint:
+                raise InputError(
+                    f"{path}: was made for another {what} ({made.name}) than that of instance {instance.name}; "
+                    "make the plan anew from this instance and a schedule of it"
+                )
+    return found
+
+
+def save(document: Instance | Schedule | Plan, path: str | Path) -> None:
+    """Write an instance, a schedule or a plan as JSON, whole or not at all."""
     write_document(document, path)
 
 

@@ -307,13 +307,38 @@ def layouts(facts: Facts) -> tuple[Layout, ...]:
             groups.setdefault(row.kernel.buffers, []).append(row.number)
     found = []
     for buffers, numbers in groups.items():
-        used: dict[MemoryName, int] = {}
-        for buffer in buffers:
-            end = buffer.offset_bytes + buffer.slots * buffer.size_bytes
-            used[buffer.memory] = max(used.get(buffer.memory, 0), end)
+        used = used_bytes(buffers)
         ordered = sorted(buffers, key=lambda buffer: (list(MemoryName).index(buffer.memory), buffer.offset_bytes))
         found.append(Layout(tuple(numbers), tuple(ordered), used))
     return tuple(found)
+
+
+def used_bytes(buffers: Iterable[Buffer]) -> dict[MemoryName, int]:
+    """End of the highest in-core buffer in each memory that has one."""
+    used: dict[MemoryName, int] = {}
+    for buffer in buffers:
+        end = buffer.offset_bytes + buffer.slots * buffer.size_bytes
+        used[buffer.memory] = max(used.get(buffer.memory, 0), end)
+    return used
+
+
+def in_core_steps(facts: Facts, memory: MemoryName) -> list[tuple[int, int]]:
+    """Bytes of an in-core memory in use over time, on the core that uses most of it."""
+    change: dict[int, list[tuple[int, int]]] = {}  # instant -> kernels that begin (by their bytes) or end there
+    for row in facts.kernels:
+        size = used_bytes(row.kernel.buffers).get(memory, 0)
+        if size and row.duration_ns > 0:
+            change.setdefault(row.kernel.start_ns, []).append((size, 1))
+            change.setdefault(row.kernel.end_ns, []).append((size, -1))
+    running: Counter[int] = Counter()
+    levels: list[tuple[int, int]] = []
+    for instant in sorted(change):
+        for size, sign in change[instant]:
+            running[size] += sign
+        level = max((size for size, count in running.items() if count > 0), default=0)
+        if not levels or levels[-1][1] != level:
+            levels.append((instant, level))
+    return levels
 
 
 def machine_rows(machine: Machine) -> tuple[FigureRow, ...]:

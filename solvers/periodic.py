@@ -10,67 +10,23 @@ unrolls into one of the whole in 20 to 80; annealing the whole itself left gaps 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
 
 from formulations.facts import Facts
 from instances.graph import Operator
 from instances.instance import Instance
 from instances.kernels import Candidate
+from instances.repetition import Repetition
+from instances.repetition import find_repetition as find_in_graph
 from solvers.anneal import State
-
-LEAST_BLOCKS = 4
-"""Repetitions below which unrolling is not worth the trouble."""
-
-LEAST_SHARE = 0.5
-"""Share of the operators that must lie in repeated blocks."""
 
 KEPT = 3
 """Blocks of the short instance: a first, one that stands for all, and the last."""
 
 
-@dataclass(frozen=True)
-class Repetition:
-    """Operators ``first`` to ``first + period * count`` are ``count`` blocks of the same form."""
-
-    first: int
-    period: int
-    count: int
-
-    @property
-    def end(self) -> int:
-        """Position after the last block."""
-        return self.first + self.period * self.count
-
-
 def find_repetition(facts: Facts) -> Repetition | None:
-    """The repetition that covers most operators, the shortest among equals; ``None`` without a worthy one."""
-    order, instance, producer = facts.order, facts.instance, facts.graph.producer
-    alone = {c.operators[0]: c.template for c in instance.candidates if len(c.operators) == 1}
-    forms = [
-        (
-            alone.get(operator.name),
-            tuple(order[producer[read.tensor]] - i if read.tensor in producer else 0 for read in operator.reads),
-        )
-        for i, operator in enumerate(facts.graph.operators)
-    ]
-    number = {form: k for k, form in enumerate(dict.fromkeys(forms))}
-    kinds = np.array([number[form] for form in forms])
-    best: Repetition | None = None
-    for period in range(1, len(kinds) // LEAST_BLOCKS + 1):
-        differ = np.flatnonzero(kinds[period:] != kinds[:-period])
-        edges = np.concatenate(([-1], differ, [len(kinds) - period]))
-        runs = np.diff(edges) - 1
-        longest = int(np.argmax((runs > 0) * (runs + period) // period))
-        run, first = int(runs[longest]), int(edges[longest]) + 1
-        count = (run + period) // period
-        if run and (best is None or count * period > best.count * best.period):
-            best = Repetition(first, period, count)
-    if best is None or best.count < LEAST_BLOCKS or best.count * best.period < LEAST_SHARE * len(kinds):
-        return None
-    return best
+    """The repetition of an instance's graph; ``None`` without one that is worth unrolling."""
+    return find_in_graph(facts.instance)
 
 
 class Periodic:

@@ -13,6 +13,7 @@ from instances.errors import InputError
 from instances.graph import Graph
 from instances.instance import Instance
 from instances.machine import Machine, MemoryName, load_machine, machine_names
+from instances.plan import Plan as CompilerPlan
 from instances.replacement import MemoryMap, Plan, Problem
 from instances.schedule import Schedule
 from opt.cli.app import app
@@ -28,6 +29,7 @@ SCHEMAS: dict[str, type[Frozen]] = {
     "problem": Problem,
     "plan": Plan,
     "map": MemoryMap,
+    "compiler-plan": CompilerPlan,
 }
 """Documents by name."""
 
@@ -113,7 +115,9 @@ def solvers() -> None:
 
 @app.command()
 def schema(
-    document: Annotated[str, typer.Argument(metavar="[graph|machine|instance|schedule|problem|plan|map]")] = "instance",
+    document: Annotated[
+        str, typer.Argument(metavar="[graph|machine|instance|schedule|problem|plan|map|compiler-plan]")
+    ] = "instance",
 ) -> None:
     """Print the JSON Schema of a document.
 

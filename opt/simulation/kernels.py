@@ -10,7 +10,7 @@ measured kernels show, whose pipes hardly overlap. The two sides of a mixed kern
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from instances.fusion import Fusion
 from instances.kernels import Buffer, KernelKind, Rule, Tiling
@@ -25,8 +25,20 @@ def programs(
     fusion: Fusion, machine: Machine, tiling: Tiling, buffers: tuple[Buffer, ...], from_hbm: Mapping[str, int]
 ) -> list[Program]:
     """What the cores of a kernel run; ``from_hbm`` is tensor -> bytes that it streams from HBM or writes there."""
+    return list(_written(fusion, machine, tiling, buffers, from_hbm))
+
+
+def busiest_program(fusion: Fusion, machine: Machine, tiling: Tiling, buffers: tuple[Buffer, ...]) -> Program:
+    """What the core with most tiles runs."""
+    return next(_written(fusion, machine, tiling, buffers, {}))
+
+
+def _written(
+    fusion: Fusion, machine: Machine, tiling: Tiling, buffers: tuple[Buffer, ...], from_hbm: Mapping[str, int]
+) -> Iterator[Program]:
+    """One program after the other, that of the busiest cores first."""
     if fusion.kind is KernelKind.VECTOR:
-        return list(vector_programs(fusion, machine, tiling, buffers, from_hbm))
+        return vector_programs(fusion, machine, tiling, buffers, from_hbm)
     if fusion.rule is Rule.ATTENTION:
-        return list(attention_programs(fusion, machine, tiling, buffers, from_hbm))
-    return list(cube_programs(fusion, machine, tiling, buffers, from_hbm))
+        return attention_programs(fusion, machine, tiling, buffers, from_hbm)
+    return cube_programs(fusion, machine, tiling, buffers, from_hbm)

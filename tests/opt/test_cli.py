@@ -30,6 +30,7 @@ COMMANDS = (
     "solve",
     "validate",
     "report",
+    "plan",
     "compare",
     "benchmark",
     "mutate",

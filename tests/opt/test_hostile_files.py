@@ -98,11 +98,11 @@ def test_contents(tmp_path: Path, layer: Json, kind: str) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["odd.json"]
 
 
-@pytest.mark.parametrize("command", [("validate",), ("report",), ("simulate",), ("mutate",)])
+@pytest.mark.parametrize("command", [("validate",), ("report",), ("plan",), ("simulate",), ("mutate",)])
 def test_every_reader_of_schedules(tmp_path: Path, files: Path, command: tuple[str, ...]) -> None:
     odd = tmp_path / "odd.json"
     odd.write_text('{"schema_version": 1, "kernels": NaN}', encoding="utf-8")
-    extra = ("-o", tmp_path / "page.html") if command == ("report",) else ()
+    extra = ("-o", tmp_path / "page.html") if command in (("report",), ("plan",)) else ()
     assert "odd.json" in fails(2, *command, files / "layer.json", odd, *extra)
     assert [entry.name for entry in tmp_path.iterdir()] == ["odd.json"]
 

@@ -16,7 +16,7 @@ from instances.errors import InputError
 from instances.instance import Instance
 from instances.schedule import Schedule
 from reports.facts import Block, pack_lanes, peak_of, steps
-from reports.trace import chrome_trace, write_trace
+from reports.trace import CORES, PIPES, PROCESS, chrome_trace, write_trace
 
 EVIL = "<script>alert(1)</script>"
 QUOTE = "\"><img src=x onerror='alert(2)'>&amp;{{ 7 * 7 }}"
@@ -29,15 +29,16 @@ def trace(instance: Instance, schedule: Schedule) -> dict[str, Any]:
     return chrome_trace(instance, schedule)
 
 
-def threads(trace: dict[str, Any]) -> dict[int, str]:
-    return {e["tid"]: e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
+def threads(trace: dict[str, Any], process: int = PROCESS) -> dict[int, str]:
+    named = [e for e in trace["traceEvents"] if e["name"] == "thread_name" and e["pid"] == process]
+    return {e["tid"]: e["args"]["name"] for e in named}
 
 
-def slices(trace: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    names = threads(trace)
+def slices(trace: dict[str, Any], process: int = PROCESS) -> dict[str, list[dict[str, Any]]]:
+    names = threads(trace, process)
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in trace["traceEvents"]:
-        if event["ph"] == "X":
+        if event["ph"] == "X" and event["pid"] == process:
             found[names[event["tid"]]].append(event)
     return found
 
@@ -54,8 +55,10 @@ def test_form(trace: dict[str, Any], instance: Instance, schedule: Schedule) -> 
         assert {"pid", "name", "args"} <= event.keys()
         if event["ph"] == "X":
             assert event["ts"] >= 0 and event["dur"] >= 0
-    process = next(e for e in trace["traceEvents"] if e["name"] == "process_name")
-    assert process["args"]["name"] == instance.machine.title
+    processes = [e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "process_name"]
+    assert processes == [instance.machine.title, "cores", "pipes of one core group per kernel"]
+    tids = [tid for process in (PROCESS, CORES, PIPES) for tid in threads(trace, process)]
+    assert len(set(tids)) == len(tids)
     assert trace["otherData"]["latency_ns"] == schedule.latency_ns
     assert trace["otherData"]["bound_ns"] == schedule.proof.bound_ns
 
@@ -79,12 +82,48 @@ def test_overlapping_kernels_get_lanes(instance: Instance, schedule: Schedule) -
 
 def test_events_on_one_thread_do_not_overlap(trace: dict[str, Any], instance: Instance, schedule: Schedule) -> None:
     crowded = schedule.model_copy(update={"kernels": schedule.kernels * 3, "moves": schedule.moves * 2})
-    for each in (trace, chrome_trace(instance, crowded)):
-        for events in slices(each).values():
+    every = [(each, p) for each in (trace, chrome_trace(instance, crowded)) for p in (PROCESS, CORES, PIPES)]
+    for each, process in every:
+        for events in slices(each, process).values():
             times = sorted((ns(e["ts"]), ns(e["ts"]) + ns(e["dur"])) for e in events)
             assert all(before[1] <= after[0] for before, after in pairwise(times))
     wanted = 3 * (2 + 2 + 3 + 1) + 2 * 2
     assert sum(map(len, slices(chrome_trace(instance, crowded)).values())) == wanted
+    cores = 3 * sum(len(kernel.aic_ids) + len(kernel.aiv_ids) for kernel in schedule.kernels)
+    assert sum(map(len, slices(chrome_trace(instance, crowded), CORES).values())) == cores
+
+
+def test_each_core_has_a_track(trace: dict[str, Any], schedule: Schedule) -> None:
+    """With the kernels that hold it, from start to end."""
+    found = slices(trace, CORES)
+    held: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for kernel in schedule.kernels:
+        for name, ids in (("AIC", kernel.aic_ids), ("AIV", kernel.aiv_ids)):
+            for core in ids:
+                held[f"{name} {core}"].append((kernel.start_ns, kernel.end_ns - kernel.start_ns))
+    assert {name: [(ns(e["ts"]), ns(e["dur"])) for e in events] for name, events in found.items()} == held
+    assert list(threads(trace, CORES).values()) == [
+        *(f"AIC {i}" for i in range(4)),
+        *(f"AIV {i}" for i in (0, 1, 4, 5, 6, 7)),
+    ]
+    assert {e["args"]["kernel"] for e in found["AIC 0"]} == {1, 2}
+
+
+def test_each_pipe_has_a_track(trace: dict[str, Any]) -> None:
+    """Each pipe's time from the start of the body on; the cube core's pipes apart from the vector core's."""
+    found = {
+        name: [(e["args"]["kernel"], ns(e["ts"]), ns(e["dur"])) for e in events]
+        for name, events in slices(trace, PIPES).items()
+    }
+    assert found == {
+        "AIC MTE1": [(1, 500, 900)],
+        "AIC MTE2": [(1, 500, 1200)],
+        "AIC M": [(1, 500, 2000), (2, 3500, 1000)],
+        "AIC FIX": [(1, 500, 300)],
+        "AIV V": [(3, 3000, 900)],
+        "AIV V, lane 2": [(2, 3500, 400)],
+        "AIV MTE3": [(3, 3000, 100)],
+    }
 
 
 def test_arguments(trace: dict[str, Any]) -> None:
@@ -117,6 +156,10 @@ def test_counters(trace: dict[str, Any]) -> None:
         (4700, 2 * SIZE),
         (7301, 0),
     ]
+    assert found["L1 in use on a core"] == [(0, 131072), (4700, 0)]
+    assert found["L0C in use on a core"] == [(0, 131072), (4700, 0)]
+    assert "UB in use on a core" not in found
+    assert found["made tensors in HBM"] == [(0, 0), (1200, SIZE), (1925, 0), (2700, SIZE), (7301, 0)]
     busy = [(0, 1), (1125, 0), (1200, 1), (1925, 0), (3300, 1), (4801, 0), (6776, 1), (7301, 0)]
     assert found["HBM channel busy"] == busy
 
