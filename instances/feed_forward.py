@@ -102,13 +102,18 @@ def _route(b: GraphBuilder, model: ModelConfig, p: str, router: Access) -> tuple
         )
     else:
         b.op(f"{p}router_sigmoid", OpKind.ACTIVATION, (router,), (scores,), vector=work("sigmoid", elements))
-    reads, ranking, note = [scores], work("sort", elements), ""
-    if model.groups_per_token:
-        reads, note = _best_groups(b, model, p, scores), "best experts of the chosen groups"
+    choice = scores if model.router == "softmax" else _corrected(b, p, scores)
+    reads, ranking, note = [choice], work("sort", elements), ""
+    if model.groups_per_token and model.expert_groups:
+        if model.groups_per_token < model.expert_groups:
+            reads.append(_best_groups(b, model, p, choice))
+            note = "best experts of the chosen groups"
     elif model.expert_groups:
         note = f"best experts of each of {model.expert_groups} groups"
         if model.expert_groups == model.experts_per_token:
             ranking = work("largest", elements)
+    if choice is not scores:
+        reads.append(scores)
     if model.router_scale:
         reads.append(b.weight(f"{p}w_router_scale", ("experts",)))
     weights = b.tensor(f"{p}router_weights", (TOKENS, "topk"), dtype=DType.FLOAT32)
@@ -125,27 +130,26 @@ def _route(b: GraphBuilder, model: ModelConfig, p: str, router: Access) -> tuple
     return weights, indices
 
 
-def _best_groups(b: GraphBuilder, model: ModelConfig, p: str, scores: Access) -> list[Access]:
-    """What the choice of experts reads where a token visits its best groups alone.
+def _corrected(b: GraphBuilder, p: str, scores: Access) -> Access:
+    """Scores after a correction that balances the load, for the choice alone (DeepSeek-V3, arXiv 2412.19437)."""
+    # one value per expert that training adjusts without a gradient: no parameter
+    correction = b.tensor(f"{p}router_correction", ("experts",), Role.INPUT, DType.FLOAT32)
+    choice = b.tensor(f"{p}router_choice", scores.dims, dtype=DType.FLOAT32)
+    vector = work("add", b.elements(scores))
+    b.op(f"{p}router_correct", OpKind.ELEMENTWISE, (scores, correction), (choice,), vector=vector)
+    return choice
 
-    A group is as good as its best expert (DeepSeek-V2), or, with sigmoid scores, as its best two together, after a
-    correction that balances the load and does not count towards the weights (DeepSeek-V3, arXiv 2412.19437).
-    """
-    choice = scores
-    if model.router == "sigmoid":
-        # one value per expert that training adjusts without a gradient, no parameter
-        correction = b.tensor(f"{p}router_correction", ("experts",), Role.INPUT, DType.FLOAT32)
-        choice = b.tensor(f"{p}router_choice", scores.dims, dtype=DType.FLOAT32)
-        vector = work("add", b.elements(scores))
-        b.op(f"{p}router_correct", OpKind.ELEMENTWISE, (scores, correction), (choice,), vector=vector)
+
+def _best_groups(b: GraphBuilder, model: ModelConfig, p: str, choice: Access) -> Access:
+    """Indices of a token's best groups: those with the best expert (DeepSeek-V2) or the best two together (V3)."""
     groups = b.tensor(f"{p}router_groups", (TOKENS, "topk_groups"), dtype=DType.INT32)
     b.op(
         f"{p}router_topk_groups",
         OpKind.TOPK,
         (choice,),
         (groups,),
-        vector=work("sort", b.elements(scores)),
+        vector=work("sort", b.elements(choice)),
         whole=("experts", "topk_groups"),
         note=f"best {model.groups_per_token} of {model.expert_groups} groups",
     )
-    return [choice, groups] if choice is scores else [choice, groups, scores]
+    return groups
