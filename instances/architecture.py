@@ -27,11 +27,15 @@ class ModelConfig(Frozen):
     name
         Catalogue name, or taken from the file.
     family
-        ``decoder`` (causal, token ids in, logits out), ``encoder`` (token ids in, all positions see each other)
-        or ``vision`` (an encoder over image patches).
+        ``decoder`` (causal, token ids in, logits out), ``encoder`` (token ids in, all positions see each other),
+        ``vision`` (an encoder over image patches) or ``encoder_decoder`` (a decoder that also looks at what an
+        encoder makes of another text or of speech).
     hidden, layers, heads, kv_heads, head_dim
         Width of the residual stream, number of blocks, query heads, key/value heads, elements per head. Under
-        latent attention ``head_dim`` is ``nope_dim + rope_dim``.
+        latent attention ``head_dim`` is ``nope_dim + rope_dim``. The heads together may be wider or narrower than
+        the stream.
+    decoder_layers
+        Blocks of the decoder of an encoder-decoder, whose ``layers`` are then those of the encoder.
     ffn
         Inner width of the dense feed-forward block; ``None`` where every layer is a mixture of experts.
     vocab
@@ -40,22 +44,35 @@ class ModelConfig(Frozen):
         Function of the feed-forward block, and whether a second projection multiplies it (SwiGLU).
     norm, norm_position
         RMS or layer norm, before each sub-block or after each residual addition.
-    max_positions
-        Rows of the learned position table; ``None`` with rotary positions.
+    max_positions, position_offset
+        Positions that the table of positions serves (the decoder's, where there are two), and rows of it that stand
+        before the first (OPT); ``None`` with rotary or relative positions.
+    relative_buckets
+        Distances that a table of relative positions tells apart, one value per head that is added to the scores of
+        every block (T5).
     token_types
         Rows of the segment table (BERT).
-    qkv_bias, o_bias, mlp_bias, qk_norm
-        Which projections carry a bias; whether queries and keys are normalised per head.
-    tied_head
-        Whether the output head shares the embedding's parameters.
+    qkv_bias, k_bias, o_bias, mlp_bias, qk_norm
+        Which projections carry a bias (``k_bias`` where that of the keys differs from ``qkv_bias``); whether queries
+        and keys are normalised per head.
+    tied_head, scaled_head
+        Whether the output head shares the embedding's parameters, and whether its input is scaled first.
+    query_layer
+        Whether the last block takes its queries from a table of positions instead of hidden states (PanGu-alpha).
     experts, experts_per_token, expert_ffn, shared_experts, dense_layers
         Mixture of experts: routed experts, how many a token visits, the inner width of one, experts that every
         token visits, and how many leading layers are dense instead.
+    router, expert_groups, groups_per_token, router_scale
+        Function of the router's scores; groups of experts: a token visits the best experts of its best
+        ``groups_per_token`` groups, or, where that is ``None``, as many of each group; whether the weight of an expert
+        is multiplied by a learned scale.
     kv_latent, q_latent, nope_dim, rope_dim, v_dim
         Latent attention: rank of the compressed keys and values, rank of compressed queries (``None``: not
         compressed), elements per head without and with rotation, elements per value head.
     image_size, patch_size, channels
         Vision: pixels along an edge of the image and of a patch, colours.
+    mel_bins, source_positions
+        Speech: elements of a frame of the spectrogram, and positions of the encoder, each made of two frames.
     pooler
         Whether an encoder ends in a dense layer with tanh over the first position.
     sliding_window
@@ -67,9 +84,10 @@ class ModelConfig(Frozen):
     """
 
     name: Name
-    family: Literal["decoder", "encoder", "vision"]
+    family: Literal["decoder", "encoder", "vision", "encoder_decoder"]
     hidden: Size
     layers: Annotated[int, Field(gt=0, le=MAX_LAYERS)]
+    decoder_layers: Annotated[int, Field(gt=0, le=MAX_LAYERS)] | None = None
     heads: Size
     kv_heads: Size
     head_dim: Size
@@ -80,17 +98,26 @@ class ModelConfig(Frozen):
     norm: Literal["rms", "layer"]
     norm_position: Literal["pre", "post"] = "pre"
     max_positions: Size | None = None
+    position_offset: Annotated[int, Field(ge=0, le=1024)] = 0
+    relative_buckets: Size | None = None
     token_types: Size | None = None
     qkv_bias: bool = False
+    k_bias: bool | None = None
     o_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
     tied_head: bool = False
+    scaled_head: bool = False
+    query_layer: bool = False
     experts: Size | None = None
     experts_per_token: Size | None = None
     expert_ffn: Size | None = None
     shared_experts: Annotated[int, Field(ge=0, le=1024)] = 0
     dense_layers: Annotated[int, Field(ge=0, le=MAX_LAYERS)] = 0
+    router: Literal["softmax", "sigmoid"] = "softmax"
+    expert_groups: Size | None = None
+    groups_per_token: Size | None = None
+    router_scale: bool = False
     kv_latent: Size | None = None
     q_latent: Size | None = None
     nope_dim: Size | None = None
@@ -99,6 +126,8 @@ class ModelConfig(Frozen):
     image_size: Size | None = None
     patch_size: Size | None = None
     channels: Size | None = None
+    mel_bins: Size | None = None
+    source_positions: Size | None = None
     pooler: bool = False
     sliding_window: Size | None = None
     published_parameters: int | None = None
@@ -115,6 +144,8 @@ class ModelConfig(Frozen):
             raise ValueError(
                 f"experts_per_token {self.experts_per_token} exceeds experts {self.experts}; lower the former"
             )
+        if self.expert_groups and self.experts and self.experts_per_token:
+            self._check_groups(self.expert_groups, self.experts, self.experts_per_token)
         if self.ffn is None and (not self.experts or self.dense_layers):
             raise ValueError("ffn is missing though some layer is dense; give it")
         latent = (self.kv_latent, self.nope_dim, self.rope_dim, self.v_dim)
@@ -129,12 +160,62 @@ class ModelConfig(Frozen):
                 )
         elif self.vocab is None:
             raise ValueError("vocab is missing; give it")
+        self._check_stacks()
         return self
+
+    def _check_groups(self, groups: int, experts: int, visited: int) -> None:
+        """Whether experts can be dealt out to groups, and a token's to the groups it visits."""
+        if experts % groups:
+            raise ValueError(f"experts {experts} is not a multiple of expert_groups {groups}; mend one of them")
+        if self.groups_per_token is None:
+            if visited % groups:
+                raise ValueError(
+                    f"experts_per_token {visited} is not a multiple of expert_groups {groups}; give groups_per_token"
+                )
+        elif self.groups_per_token > groups:
+            raise ValueError(
+                f"groups_per_token {self.groups_per_token} exceeds expert_groups {groups}; lower the former"
+            )
+        elif visited > self.groups_per_token * (experts // groups):
+            raise ValueError(
+                f"experts_per_token {visited} exceeds what {self.groups_per_token} groups of {experts // groups} "
+                "experts hold; lower it"
+            )
+
+    def _check_stacks(self) -> None:
+        """Whether encoder, decoder and their positions go together."""
+        if (self.decoder_layers is None) == (self.family == "encoder_decoder"):
+            raise ValueError("decoder_layers belongs to family 'encoder_decoder'; give both or neither")
+        if (self.mel_bins is None) != (self.source_positions is None):
+            raise ValueError("mel_bins and source_positions belong together; give both")
+        if self.relative_buckets and self.max_positions:
+            raise ValueError("max_positions and relative_buckets exclude each other; leave one out")
+        if self.family == "encoder_decoder":
+            if self.experts or self.latent_attention or self.norm_position == "post":
+                raise ValueError("an encoder_decoder with experts, latent attention or norms behind is not modelled")
+            if self.max_positions is None and self.relative_buckets is None:
+                raise ValueError("max_positions or relative_buckets is missing; give one")
+            if self.max_positions and not self.mel_bins:
+                raise ValueError("an encoder_decoder with max_positions is one of speech; give mel_bins")
+        elif self.mel_bins or self.relative_buckets:
+            raise ValueError("mel_bins and relative_buckets are those of an encoder_decoder; leave them out")
+        if self.query_layer and (self.family != "decoder" or self.max_positions is None or self.layers < 2):
+            raise ValueError("query_layer wants a decoder of two layers or more with max_positions; leave it out")
 
     @property
     def causal(self) -> bool:
-        """Whether a position sees earlier ones alone, so that keys and values are cached."""
-        return self.family == "decoder"
+        """Whether a new position sees earlier ones alone, so that keys and values are cached."""
+        return self.family in ("decoder", "encoder_decoder")
+
+    @property
+    def key_bias(self) -> bool:
+        """Whether the projection onto keys carries a bias."""
+        return self.qkv_bias if self.k_bias is None else self.k_bias
+
+    @property
+    def rotary(self) -> bool:
+        """Whether queries and keys are rotated by their positions."""
+        return self.positions is None and self.relative_buckets is None
 
     @property
     def latent_attention(self) -> bool:
@@ -148,7 +229,7 @@ class ModelConfig(Frozen):
 
     @property
     def positions(self) -> int | None:
-        """Rows of the learned position table: patches and a class token for vision; ``None``: rotary."""
+        """Positions of the position table: patches and a class token for vision; ``None``: there is no table."""
         return self.patches + 1 if self.family == "vision" else self.max_positions
 
     def is_expert_layer(self, layer: int) -> bool:
@@ -166,14 +247,28 @@ class ModelConfig(Frozen):
         blocks = self.layers * (self._attention_parameters + 2 * self._norm_parameters(self.hidden))
         blocks += expert_layers * self._expert_parameters
         blocks += (self.layers - expert_layers) * self._mlp_parameters(self.ffn or 0)
-        return self._embedding_parameters + blocks + self._head_parameters
+        return self._embedding_parameters + blocks + self._decoder_parameters + self._head_parameters
 
     def _norm_parameters(self, width: int) -> int:
         return width if self.norm == "rms" else 2 * width
 
     @property
+    def _decoder_parameters(self) -> int:
+        """Blocks of an encoder-decoder's decoder, the encoder's final norm, both tables of relative positions."""
+        if self.decoder_layers is None:
+            return 0
+        norm = self._norm_parameters(self.hidden)
+        block = 2 * self._attention_parameters + 3 * norm + self._mlp_parameters(self.ffn or 0)
+        return self.decoder_layers * block + norm + 2 * (self.relative_buckets or 0) * self.heads
+
+    @property
     def _embedding_parameters(self) -> int:
-        count = (self.vocab or 0) + (self.positions or 0) + (self.token_types or 0)
+        count = (self.vocab or 0) + (self.positions or 0) + self.position_offset + (self.token_types or 0)
+        if self.query_layer:
+            count += self.positions or 0
+        if self.mel_bins and self.source_positions:
+            # two convolutions over three frames, their biases, the positions of the encoder
+            count += 3 * (self.mel_bins + self.hidden) + 1 + 1 + self.source_positions
         if self.family == "vision":
             pixels = (self.channels or 0) * (self.patch_size or 0) ** 2
             count += pixels + 1 + 1  # patch projection, its bias, the class token
@@ -199,7 +294,8 @@ class ModelConfig(Frozen):
             return q + down + up + self.heads * self.v_dim * self.hidden
         q_out, kv_out = self.heads * self.head_dim, self.kv_heads * self.head_dim
         count = self.hidden * (q_out + 2 * kv_out) + q_out * self.hidden
-        count += (q_out + 2 * kv_out) if self.qkv_bias else 0
+        count += (q_out + kv_out) if self.qkv_bias else 0
+        count += kv_out if self.key_bias else 0
         count += self.hidden if self.o_bias else 0
         return count + (2 * self._norm_parameters(self.head_dim) if self.qk_norm else 0)
 
@@ -212,4 +308,5 @@ class ModelConfig(Frozen):
     def _expert_parameters(self) -> int:
         if not (self.experts and self.expert_ffn):
             return 0
-        return self.hidden * self.experts + (self.experts + self.shared_experts) * self._mlp_parameters(self.expert_ffn)
+        router = self.experts * (self.hidden + self.router_scale)
+        return router + (self.experts + self.shared_experts) * self._mlp_parameters(self.expert_ffn)

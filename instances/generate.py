@@ -6,17 +6,24 @@ projection (Megatron-LM, arXiv 1909.08053). Key and value heads are repeated whe
 norms, router and latent down-projections are on every rank. Biases behind an all-reduce are added by the rank
 shown. Weights read in part (embedding rows, experts) say so in bytes: all tokens are taken to be distinct and
 all experts to be equally likely.
+
+An encoder-decoder has two lengths: ``source`` positions of the encoder, and ``tokens`` new ones of the decoder. Its
+prefill runs the encoder, then the decoder over its first tokens, and writes the keys and values of both attentions to
+caches; its decode runs the decoder for one token, which reads them there and does not run the encoder again.
 """
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
+from instances.attention import Scope
 from instances.catalogue import ModelConfig
+from instances.encoder_decoder import add_stacks
+from instances.ends import FRAMES_PER_POSITION, TOKENS, embed, final_norm, finish, top_queries
 from instances.errors import InputError
-from instances.graph import Access, DType, Graph, OpKind, Role
-from instances.graph_builder import GraphBuilder, work
-from instances.layers import TOKENS, Scope, add_block
+from instances.graph import DType, Graph, Role
+from instances.graph_builder import GraphBuilder
+from instances.layers import add_block
 
 Phase = Literal["prefill", "decode"]
 Precision = Literal["bfloat16", "float16", "w8a8"]
@@ -32,6 +39,9 @@ def build_graph(
     tp: int = 1,
     dtype: Precision = "bfloat16",
     ends: bool | None = None,
+    *,
+    absorbed: bool | None = None,
+    source: int | None = None,
 ) -> Graph:
     """The operators that one rank runs for one forward pass.
 
@@ -40,16 +50,17 @@ def build_graph(
     model
         What to build.
     phase
-        ``prefill``: ``tokens`` new tokens per sequence. ``decode``: one new token per sequence.
+        ``prefill``: ``tokens`` new tokens per sequence. ``decode``: one new token per sequence. Of an encoder-decoder,
+        prefill is the encoder and the decoder's first tokens, decode one step of the decoder alone.
     batch
         Sequences (images for vision).
     tokens
-        New tokens per sequence.
+        New tokens per sequence; of an encoder-decoder, the decoder's.
     context
         Positions attended to per sequence, the new ones included; more than ``tokens`` means that the earlier
         ones lie in a cache. ``None``: as many as ``tokens``; decode wants it.
     layers
-        How many of the model's blocks, from the first; ``None``: all.
+        How many of the model's blocks, from the first; ``None``: all. Of an encoder-decoder, of each stack.
     tp
         Ranks of tensor parallelism.
     dtype
@@ -57,6 +68,12 @@ def build_graph(
         rest in bfloat16.
     ends
         Whether embedding, final norm and head (or pooler) are there; ``None``: when all blocks are.
+    absorbed
+        Latent attention: whether the up-projections of keys and values are multiplied into queries and results, so
+        that attention runs over the cached latents, or keys and values are expanded per head, as Hugging Face's
+        code does in both phases. ``None``: absorbed in decode, expanded in prefill.
+    source
+        Positions of the encoder of an encoder-decoder; ``None``: the model's own, where it has a fixed number.
 
     Returns
     -------
@@ -76,31 +93,53 @@ def build_graph(
     A learned or tied head has a weight tensor of its own.
     """
     _check(model, phase, batch, tokens, context, layers, tp, dtype)
+    positions = _source(model, source)
+    if absorbed is not None and not model.latent_attention:
+        raise InputError(
+            f"absorbed {absorbed} is a choice of latent attention, which {model.name} has not; leave it out"
+        )
+    decode = phase == "decode"
+    folded = decode if absorbed is None else absorbed
     span = tokens if context is None else context
-    count = model.layers if layers is None else layers
-    whole = count == model.layers if ends is None else ends
+    deepest = max(model.layers, model.decoder_layers or 0)
+    count = deepest if layers is None else layers
+    whole = count == deepest if ends is None else ends
     if tp > 1:
         _check_split(model, tp, whole)
-    absorbed = phase == "decode"
     builder = GraphBuilder(
-        _loops(model, batch, tokens, span, tp, absorbed),
+        _loops(model, batch, tokens, span, positions, tp, folded),
         DType.FLOAT16 if dtype == "float16" else DType.BFLOAT16,
         quantized=dtype == "w8a8",
         tp=tp,
     )
-    x = _embed(builder, model) if whole else builder.tensor("x", (TOKENS, "hidden"), Role.INPUT)
-    cos = sin = None
-    if model.positions is None:
-        rotated = "rope_dim" if model.latent_attention else "head_dim"
-        cos, sin = (builder.tensor(f"rope_{name}", (TOKENS, rotated), Role.INPUT) for name in ("cos", "sin"))
-    scope = Scope(model, past=span > tokens, absorbed=absorbed, cos=cos, sin=sin)
-    for layer in range(count):
-        last = layer == count - 1 and not (whole and (model.causal or model.norm_position == "pre"))
-        x = add_block(builder, scope, layer, x, Role.OUTPUT if last else Role.INTERMEDIATE)
-    if whole:
-        _finish(builder, model, x)
+    if model.family == "encoder_decoder":
+        add_stacks(builder, model, count, decode=decode, ends=whole)
+    else:
+        _add_blocks(builder, model, count, past=span > tokens, absorbed=folded, ends=whole)
     size = f"b{batch}-t{tokens}-s{span}-l{count}-tp{tp}-{dtype}"
+    if positions:
+        size = f"x{positions}-{size}"
+    if folded != decode:
+        size += "-absorbed" if folded else "-expanded"
     return builder.graph(f"{model.name[:120]}-{phase}-{size}{'' if whole else '-blocks'}")
+
+
+def _add_blocks(b: GraphBuilder, model: ModelConfig, count: int, *, past: bool, absorbed: bool, ends: bool) -> None:
+    """The first ``count`` blocks of a model of one stack, with what stands before and after them."""
+    x = embed(b, model) if ends else b.tensor("x", (TOKENS, "hidden"), Role.INPUT)
+    cos = sin = None
+    if model.rotary:
+        rotated = "rope_dim" if model.latent_attention else "head_dim"
+        cos, sin = (b.tensor(f"rope_{name}", (TOKENS, rotated), Role.INPUT) for name in ("cos", "sin"))
+    scope = Scope(model, past=past, causal=model.causal, absorbed=absorbed, cos=cos, sin=sin)
+    for layer in range(count):
+        last = layer == count - 1 and not (ends and (model.causal or model.norm_position == "pre"))
+        queries = None
+        if model.query_layer and layer == model.layers - 1:
+            x, queries = final_norm(b, model, x), top_queries(b, model)
+        x = add_block(b, scope, layer, x, Role.OUTPUT if last else Role.INTERMEDIATE, queries=queries)
+    if ends:
+        finish(b, model, x)
 
 
 def _check(
@@ -124,8 +163,9 @@ def _check(
             continue
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise InputError(f"{what} {number!r} is not a positive whole number; give at least 1")
-    if layers is not None and layers > model.layers:
-        raise InputError(f"layers {layers} exceeds the {model.layers} of {name}; ask for at most {model.layers}")
+    deepest = max(model.layers, model.decoder_layers or 0)
+    if layers is not None and layers > deepest:
+        raise InputError(f"layers {layers} exceeds the {deepest} of {name}; ask for at most {deepest}")
     if phase == "decode":
         if not model.causal:
             raise InputError(f"{name} is an encoder and has no decode phase; use prefill")
@@ -136,6 +176,11 @@ def _check(
     if context is not None and context < tokens:
         raise InputError(f"context {context} is less than the {tokens} new tokens it includes; raise it")
     span = tokens if context is None else context
+    if model.family == "encoder_decoder" and phase == "prefill" and span != tokens:
+        raise InputError(
+            f"context {span} in prefill of the encoder-decoder {name}, whose decoder starts with the {tokens} new "
+            "tokens; leave it out"
+        )
     if not model.causal and span != tokens:
         raise InputError(f"{name} is an encoder without a cache: context {span} must equal tokens {tokens}")
     if model.family == "vision" and tokens != model.positions:
@@ -147,6 +192,22 @@ def _check(
             f"context {span} exceeds the sliding window {model.sliding_window} of {name}, "
             "which is not modelled beyond that; shorten it"
         )
+
+
+def _source(model: ModelConfig, source: int | None) -> int | None:
+    """Positions of the encoder of an encoder-decoder; ``None`` for any other model."""
+    name, own = model.name, model.source_positions
+    if model.family != "encoder_decoder":
+        if source is not None:
+            raise InputError(f"source {source} is the encoder's length, but {name} is one stack; give tokens instead")
+        return None
+    if source is None and own is None:
+        raise InputError(f"{name} without a source; give the encoder's positions per sequence")
+    if source is not None and (not isinstance(source, int) or isinstance(source, bool) or source < 1):
+        raise InputError(f"source {source!r} is not a positive whole number; give at least 1")
+    if source is not None and own is not None and source != own:
+        raise InputError(f"source {source}: the encoder of {name} always has {own} positions; leave it out")
+    return own if source is None else source
 
 
 def _check_split(model: ModelConfig, tp: int, ends: bool) -> None:
@@ -166,7 +227,9 @@ def _check_split(model: ModelConfig, tp: int, ends: bool) -> None:
         )
 
 
-def _loops(model: ModelConfig, batch: int, tokens: int, context: int, tp: int, absorbed: bool) -> dict[str, int]:
+def _loops(
+    model: ModelConfig, batch: int, tokens: int, context: int, source: int | None, tp: int, absorbed: bool
+) -> dict[str, int]:
     """Extent of every loop dimension on one rank."""
     heads = model.heads // tp
     kv_heads = max(1, model.kv_heads // tp)
@@ -188,11 +251,17 @@ def _loops(model: ModelConfig, batch: int, tokens: int, context: int, tp: int, a
         "v_dim": model.v_dim,
         "experts": model.experts,
         "topk": model.experts_per_token,
+        "topk_groups": model.groups_per_token,
         "expert_ffn": model.expert_ffn and model.expert_ffn // tp,
     }
     if model.experts_per_token and model.expert_ffn:
         loops["rows"] = batch * tokens * model.experts_per_token
         loops["shared_ffn"] = model.shared_experts * model.expert_ffn // tp
+    if source:
+        loops |= {"source": source, "source_context": source, "buckets": model.relative_buckets}
+    if source and model.mel_bins:
+        frames = FRAMES_PER_POSITION * source
+        loops |= {"frames": frames, "mel_bins": model.mel_bins, "window": 3, "channels": model.hidden}
     if model.token_types:
         loops["types"] = model.token_types
     if model.family == "vision":
@@ -204,71 +273,3 @@ def _loops(model: ModelConfig, batch: int, tokens: int, context: int, tp: int, a
     if model.pooler:
         loops["pooled"] = model.hidden
     return {loop: extent for loop, extent in loops.items() if extent}
-
-
-# ------------------------------------------------------------------------------- ends
-
-
-def _embed(b: GraphBuilder, model: ModelConfig) -> Access:
-    """Hidden states ``[batch*seq, hidden]`` of token ids or of image patches."""
-    if model.family == "vision":
-        x = _embed_patches(b)
-    else:
-        ids = b.tensor("token_ids", (TOKENS,), Role.INPUT, DType.INT32)
-        rows = -(-b.extent(TOKENS) // b.tp)  # each rank looks up the tokens of its share of the vocabulary
-        table = b.picked(b.weight("w_embed", ("vocab", "hidden")), (TOKENS, "hidden"), rows)
-        x = b.tensor("embedded", (TOKENS, "hidden"))
-        b.op("embed", OpKind.GATHER, (ids, table), (x,), vector=work("move", b.elements(x)), note="distinct tokens")
-        x = b.all_reduce("embed_all_reduce", x, "embedded_reduced")
-    if model.positions is not None:
-        shape = (model.positions, model.hidden)
-        positions = b.tensor("w_positions", ("seq", "hidden"), Role.WEIGHT, shape=shape)
-        x = b.add("embed_positions", x, b.rows_of(positions, b.extent("seq")), "positioned")
-    if model.token_types:
-        types = b.picked(b.weight("w_types", ("types", "hidden")), ("1", "hidden"), 1)
-        x = b.add("embed_types", x, types, "typed")
-    if model.norm_position == "post":
-        x = b.norm("", "embed_norm", x, rms=model.norm == "rms", whole=("hidden",))
-    return x
-
-
-def _embed_patches(b: GraphBuilder) -> Access:
-    """Patches through a convolution whose kernel equals its stride, a matmul, behind a class token."""
-    pixels = b.tensor("pixels", ("batch*patches", "pixels"), Role.INPUT)
-    patches = b.project("", "patches", pixels, "hidden", bias=True, quantize=False, op="patch_embed")
-    token = b.weight("w_class", ("hidden",))
-    x = b.tensor("embedded", (TOKENS, "hidden"))
-    shifted = b.picked(patches, x.dims, b.extent("batch*patches"))
-    b.op("prepend_class", OpKind.PERMUTE, (shifted, token), (x,), note="class token before the patches")
-    return x
-
-
-def _finish(b: GraphBuilder, model: ModelConfig, x: Access) -> None:
-    """Final norm, then logits of each sequence's last token, or the pooled first position."""
-    if model.norm_position == "pre":
-        role = Role.INTERMEDIATE if model.causal else Role.OUTPUT
-        x = b.norm("", "final_norm", x, rms=model.norm == "rms", whole=("hidden",), role=role)
-    if model.causal:
-        x = _one_position(b, x, "last_token")
-        split = b.tp > 1
-        logits = b.tensor("logits", (x.dims[0], "vocab"), Role.INTERMEDIATE if split else Role.OUTPUT)
-        b.matmul("lm_head", (x, b.weight("w_lm_head", ("hidden", "vocab"))), logits)
-        if split:
-            gathered = b.tensor("gathered_logits", ("ranks", *logits.dims), Role.OUTPUT)
-            note = f"all-gather of {b.tp} ranks, each sending its part"
-            size = b.size_bytes(logits)
-            b.op("lm_head_all_gather", OpKind.COLLECTIVE, (logits,), (gathered,), link_bytes=size, note=note)
-    elif model.pooler:
-        first = _one_position(b, x, "first_token")
-        pooled = b.project("", "pooler", first, "pooled", bias=True, quantize=False, op="pooler")
-        out = b.tensor("pooled", pooled.dims, Role.OUTPUT)
-        b.op("pooler_tanh", OpKind.ACTIVATION, (pooled,), (out,), vector=work("tanh", b.elements(out)))
-
-
-def _one_position(b: GraphBuilder, x: Access, name: str) -> Access:
-    """One row per sequence of ``x``: ``[batch, hidden]``; ``x`` itself where it has no more."""
-    if b.extent("seq") == 1:
-        return x
-    out = b.tensor(f"{name}_rows", ("batch", "hidden"))
-    b.op(name, OpKind.GATHER, (b.picked(x, out.dims, b.extent("batch")),), (out,))
-    return out

@@ -39,15 +39,22 @@ PER_ELEMENT: dict[str, dict[str, int]] = {
     "rope": {"two": 3, "one": 1},
     # negate, exp, +1, divide, times up
     "silu_gated": {"one": 2, "exp": 1, "div": 1, "two": 1},
+    # 1/(1+exp(-x))
+    "sigmoid": {"one": 2, "exp": 1, "div": 1},
     # 0.5x(1+tanh(c(x+kx^3))) with tanh through exp; the erf form is priced the same
     "gelu": {"two": 3, "one": 4, "exp": 1, "div": 1},
     "relu": {"one": 1},
+    # the same, times up
+    "gelu_gated": {"two": 4, "one": 4, "exp": 1, "div": 1},
+    "relu_gated": {"one": 1, "two": 1},
     # (1-e)/(1+e), e = exp(-2x)
     "tanh": {"one": 3, "exp": 1, "div": 1},
     "add": {"two": 1},
     # row maximum and row sum; scale, subtract the maximum, multiply by the reciprocal; a division per row is added
     "softmax": {"max": 1, "reduce": 1, "one": 3, "exp": 1},
+    "scale": {"one": 1},
     "sort": {"sort": 1},
+    "largest": {"max": 1},
     # multiply by the router weight, accumulate
     "combine": {"two": 2},
     # absolute value and scaling, row maximum, rounding to int8; a division per row is added

@@ -1,8 +1,8 @@
 """A Hugging Face ``config.json`` as a :class:`ModelConfig`.
 
 Keys and their defaults are those of transformers 5.23.0 ``models/*/configuration_*.py``. What does not change
-shapes (norm epsilon, rotary base, dropout ...) is not read. Group-limited routing and sigmoid router scores
-(DeepSeek-V2 and V3) are taken as a softmax and one top-k; layers for multi-token prediction are left out.
+shapes (norm epsilon, rotary base, dropout ...) is not read. Those of ``PanguProMoE``, which transformers has not, are
+Huawei's ``configuration_pangu_moe.py``. Layers for multi-token prediction are left out.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def from_huggingface(data: Any, path: str | Path) -> ModelConfig:
     if model_type not in _FAMILIES:
         raise InputError(f"{path}: model_type {model_type!r} is not supported; use one of {', '.join(MODEL_TYPES)}")
     fields = _FAMILIES[model_type](reader)
+    _check_groups(fields, path)
     name = path.stem if path.stem != "config" else path.resolve().parent.name or path.stem
     document: dict[str, Any] = {field: value for field, (value, _) in fields.items()}
     document["name"] = name[:200]
@@ -132,6 +133,24 @@ class _Reader:
         return InputError(f"{self.path}: {key} is missing; add it as the model's published config.json has it")
 
 
+def _check_groups(fields: Fields, path: Path) -> None:
+    """Groups of experts must hold as many each, and those that a token visits."""
+    groups, key = fields.get("expert_groups", (None, ""))
+    if groups is None:
+        return
+    (experts, experts_key), (visited, visited_key) = fields["experts"], fields["experts_per_token"]
+    if experts % groups:
+        raise InputError(f"{path}: {experts_key} {experts} is not a multiple of {key} {groups}; mend one of them")
+    chosen, chosen_key = fields.get("groups_per_token", (groups, key))
+    if chosen > groups:
+        raise InputError(f"{path}: {chosen_key} {chosen} exceeds {key} {groups}; lower the former")
+    if visited > chosen * (experts // groups):
+        raise InputError(
+            f"{path}: {visited_key} {visited} exceeds the {chosen * (experts // groups)} experts of {chosen_key} "
+            f"{chosen}; mend one of them"
+        )
+
+
 def _fixed(**values: Any) -> Fields:
     """Values that follow from the model's type alone."""
     return {field: (value, "model_type") for field, value in values.items()}
@@ -198,6 +217,43 @@ def _mixtral(r: _Reader) -> Fields:
     return {**_grouped(r), **experts, "sliding_window": r.integer("sliding_window", default=None)}
 
 
+def _pangu_pro_moe(r: _Reader) -> Fields:
+    """Grouped experts: as many groups as a token visits experts, one of each."""
+    experts = r.experts(r.integer("num_experts"), r.integer("moe_intermediate_size"))
+    r.demand("mlp_only_layers", [])
+    width, shared = experts["expert_ffn"][0], r.integer("shared_expert_intermediate_size", default=0, least=0)
+    if shared[0] % width:
+        raise InputError(
+            f"{r.path}: shared_expert_intermediate_size {shared[0]} is not a multiple of "
+            f"moe_intermediate_size {width}; mend one of them"
+        )
+    return {
+        **_grouped(r),
+        **experts,
+        **_fixed(qkv_bias=True, o_bias=True, router_scale=True),
+        "expert_groups": experts["experts_per_token"],
+        "shared_experts": (shared[0] // width, f"{shared[1]} / moe_intermediate_size"),
+    }
+
+
+def _deepseek_v2(r: _Reader) -> Fields:
+    r.demand("topk_method", "greedy", "group_limited_greedy")
+    r.demand("scoring_func", "softmax")
+    fields = _deepseek(r)
+    if r.data.get("topk_method") != "group_limited_greedy" or "experts" not in fields:
+        return fields
+    return {**fields, "expert_groups": r.integer("n_group"), "groups_per_token": r.integer("topk_group")}
+
+
+def _deepseek_v3(r: _Reader) -> Fields:
+    r.demand("scoring_func", "sigmoid")
+    fields = _deepseek(r)
+    if "experts" not in fields:
+        return fields
+    groups = {"expert_groups": r.integer("n_group", default=8), "groups_per_token": r.integer("topk_group", default=4)}
+    return {**fields, **_fixed(router="sigmoid"), **groups}
+
+
 def _deepseek(r: _Reader) -> Fields:
     r.demand("attention_bias", False)
     r.demand("moe_layer_freq", 1)
@@ -226,7 +282,7 @@ def _deepseek(r: _Reader) -> Fields:
 
 
 def _layer_norm(r: _Reader, act: str, default: str) -> Fields:
-    """What GPT-2, BERT and ViT share."""
+    """What GPT-2, OPT, BERT, ViT and Whisper share."""
     biased = _fixed(gated=False, norm="layer", o_bias=True, mlp_bias=True)
     return {**biased, "activation": r.activation(act, default, ("gelu", "relu"))}
 
@@ -243,6 +299,77 @@ def _gpt2(r: _Reader) -> Fields:
     }
     fields["ffn"] = r.integer("n_inner", default=4 * fields["hidden"][0])
     return fields
+
+
+def _opt(r: _Reader) -> Fields:
+    r.demand("do_layer_norm_before", True)
+    r.demand("_remove_final_layer_norm", False)
+    r.demand("layer_norm_elementwise_affine", True)
+    width = r.integer("hidden_size")
+    r.demand("word_embed_proj_dim", width[0])
+    bias = r.flag("enable_bias", True)
+    return {
+        **_layer_norm(r, "activation_function", "relu"),
+        **_fixed(family="decoder", norm_position="pre", position_offset=2),
+        **r.heads("hidden_size", "num_attention_heads", None, None),
+        **dict.fromkeys(("qkv_bias", "o_bias", "mlp_bias"), bias),
+        "layers": r.integer("num_hidden_layers", limit=MAX_LAYERS),
+        "ffn": r.integer("ffn_dim"),
+        "vocab": r.integer("vocab_size"),
+        "max_positions": r.integer("max_position_embeddings"),
+        "tied_head": r.flag("tie_word_embeddings", True),
+    }
+
+
+def _t5(r: _Reader) -> Fields:
+    """T5, or T5 1.1 with its gated feed-forward block and a head of its own that is not scaled."""
+    layers = r.integer("num_layers", limit=MAX_LAYERS)
+    heads = r.integer("num_heads")
+    projection = r.text("feed_forward_proj", "relu")
+    gate, _, function = projection.rpartition("-")
+    known = _ACTIVATIONS.get(function)
+    if gate not in ("", "gated") or known is None or (known == "silu" and not gate):
+        raise InputError(
+            f"{r.path}: feed_forward_proj {projection!r} is not supported; use relu, gelu, gated-relu, gated-gelu or "
+            "gated-silu"
+        )
+    tied = r.flag("tie_word_embeddings", True)
+    return {
+        **_fixed(family="encoder_decoder", norm="rms", norm_position="pre"),
+        "hidden": r.integer("d_model"),
+        "layers": layers,
+        "decoder_layers": r.integer("num_decoder_layers", default=layers[0], limit=MAX_LAYERS),
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": r.integer("d_kv"),
+        "ffn": r.integer("d_ff"),
+        "vocab": r.integer("vocab_size"),
+        "activation": (known, "feed_forward_proj"),
+        "gated": (bool(gate), "feed_forward_proj"),
+        "relative_buckets": r.integer("relative_attention_num_buckets", default=32),
+        "tied_head": tied,
+        "scaled_head": tied,
+    }
+
+
+def _whisper(r: _Reader) -> Fields:
+    heads = r.heads("d_model", "encoder_attention_heads", None, None)
+    r.demand("decoder_attention_heads", heads["heads"][0])
+    ffn = r.integer("encoder_ffn_dim")
+    r.demand("decoder_ffn_dim", ffn[0])
+    return {
+        **_layer_norm(r, "activation_function", "gelu"),
+        **_fixed(family="encoder_decoder", norm_position="pre", qkv_bias=True, k_bias=False),
+        **heads,
+        "layers": r.integer("encoder_layers", limit=MAX_LAYERS),
+        "decoder_layers": r.integer("decoder_layers", limit=MAX_LAYERS),
+        "ffn": ffn,
+        "vocab": r.integer("vocab_size"),
+        "max_positions": r.integer("max_target_positions", default=448),
+        "mel_bins": r.integer("num_mel_bins", default=80),
+        "source_positions": r.integer("max_source_positions", default=1500),
+        "tied_head": r.flag("tie_word_embeddings", True),
+    }
 
 
 def _encoder(r: _Reader) -> Fields:
@@ -288,9 +415,13 @@ _FAMILIES: dict[str, Callable[[_Reader], Fields]] = {
     "qwen3": _qwen3,
     "qwen3_moe": _qwen3_moe,
     "mixtral": _mixtral,
-    "deepseek_v2": _deepseek,
-    "deepseek_v3": _deepseek,
+    "deepseek_v2": _deepseek_v2,
+    "deepseek_v3": _deepseek_v3,
+    "PanguProMoE": _pangu_pro_moe,
     "gpt2": _gpt2,
+    "opt": _opt,
+    "t5": _t5,
+    "whisper": _whisper,
     "bert": _bert,
     "vit": _vit,
 }

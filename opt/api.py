@@ -49,6 +49,8 @@ def generate(
     tp: int = 1,
     dtype: Precision = "bfloat16",
     ends: bool | None = None,
+    absorbed: bool | None = None,
+    source: int | None = None,
     max_group: int = MAX_GROUP,
     machine: str | Path | Machine = DEFAULT_MACHINE,
 ) -> Instance:
@@ -59,21 +61,28 @@ def generate(
     model
         Name in the catalogue (:func:`models`), path of a Hugging Face ``config.json``, or a configuration.
     phase
-        ``"prefill"`` or ``"decode"``.
+        ``"prefill"`` or ``"decode"``. Of an encoder-decoder, prefill is the encoder and the decoder's first tokens,
+        decode one step of the decoder, which reads what it needs of the encoder from a cache.
     batch
         Sequences.
     tokens
-        New tokens per sequence. ``None``: 1 in decode, all positions of an encoder.
+        New tokens per sequence. ``None``: 1 in decode, all positions of an encoder. Of an encoder-decoder, the
+        decoder's; ``None``: 1.
     context
         Positions attended to per sequence, the new ones included; decode wants it.
     layers
-        How many blocks, from the first; ``None``: all.
+        How many blocks, from the first; ``None``: all. Of an encoder-decoder, of each stack.
     tp
         Ranks of tensor parallelism.
     dtype
         ``"bfloat16"``, ``"float16"`` or ``"w8a8"``.
     ends
         Whether embedding, final norm and head are there; ``None``: when all blocks are.
+    absorbed
+        Latent attention over the latents themselves, or over keys and values expanded from them; ``None``: absorbed
+        in decode, expanded in prefill.
+    source
+        Positions of the encoder of an encoder-decoder; ``None``: the model's own, where it has a fixed number.
     max_group
         Largest number of operators in a kernel.
     machine
@@ -94,7 +103,9 @@ def generate(
         )
     new = _new_tokens(config, phase) if tokens is None else tokens
     try:
-        graph = build_graph(config, phase, batch, new, context, layers, tp, dtype, ends)
+        graph = build_graph(
+            config, phase, batch, new, context, layers, tp, dtype, ends, absorbed=absorbed, source=source
+        )
     except ValidationError as error:
         raise InputError(
             f"{config.name}: {first_problem(error)}: a size is out of range; lower batch, tokens or context"
@@ -105,13 +116,16 @@ def generate(
         "batch": batch,
         "tokens": new,
         "context": context,
-        "layers": config.layers if layers is None else layers,
+        "layers": max(config.layers, config.decoder_layers or 0) if layers is None else layers,
         "tp": tp,
         "dtype": dtype,
         "ends": ends,
         "max_group": max_group,
         "machine": chip.name,
     }
+    # where they say nothing they are not written, so that an instance reads as before they could be asked for
+    chosen: dict[str, str | int | float | bool | None] = {"absorbed": absorbed, "source": source}
+    origin |= {key: value for key, value in chosen.items() if value is not None}
     return build_instance(graph, chip, max_group, origin)
 
 
@@ -161,6 +175,8 @@ def _new_tokens(config: ModelConfig, phase: str) -> int:
     """Tokens per sequence where the caller names none."""
     if phase != "prefill":  # decode, or a word that is refused where the graph is built
         return 1
+    if config.family == "encoder_decoder":
+        return 1  # the token that the decoder starts from
     if not config.causal and config.positions is not None:
         return config.positions
     raise InputError(f"prefill of {config.name} without tokens; give the new tokens per sequence")

@@ -21,20 +21,39 @@ from opt.words import size
 @app.command()
 def generate(
     model: Annotated[str, typer.Argument(help="Name (see 'tilewright models') or path of a Hugging Face config.json.")],
-    phase: Annotated[str, typer.Option(metavar="prefill|decode", help="New tokens per sequence: many, or one.")],
+    phase: Annotated[
+        str,
+        typer.Option(
+            metavar="prefill|decode",
+            help="New tokens per sequence: many, or one. Of an encoder-decoder: the encoder and the decoder's first "
+            "tokens, or one step of the decoder, with what it needs of the encoder in a cache.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Instance file to write.")],
     batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
     tokens: Annotated[
-        int | None, typer.Option(help="New tokens per sequence; default 1 in decode, all of an encoder.")
+        int | None,
+        typer.Option(help="New tokens per sequence; default 1 in decode and of an encoder-decoder, all of an encoder."),
     ] = None,
     context: Annotated[
         int | None, typer.Option(help="Positions attended to per sequence, the new ones included; decode wants it.")
     ] = None,
-    layers: Annotated[int | None, typer.Option(help="Blocks, from the first; default all.")] = None,
+    source: Annotated[
+        int | None, typer.Option(help="Positions of an encoder-decoder's encoder; default the model's own.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Blocks of each stack, from the first; default all.")] = None,
     tp: Annotated[int, typer.Option(help="Ranks of tensor parallelism.")] = 1,
     dtype: Annotated[str, typer.Option(metavar="bfloat16|float16|w8a8", help="Element type.")] = "bfloat16",
     ends: Annotated[
         bool | None, typer.Option("--ends/--no-ends", help="Embedding and head; default when all blocks are there.")
+    ] = None,
+    absorbed: Annotated[
+        bool | None,
+        typer.Option(
+            "--absorbed/--expanded",
+            help="Latent attention over the latents, or over keys and values expanded from them; default absorbed in "
+            "decode, expanded in prefill.",
+        ),
     ] = None,
     max_group: Annotated[int, typer.Option(help="Most operators in a kernel.")] = MAX_GROUP,
     machine: Annotated[
@@ -59,6 +78,8 @@ def generate(
         tp=tp,
         dtype=cast(Precision, dtype),
         ends=ends,
+        absorbed=absorbed,
+        source=source,
         max_group=max_group,
         machine=machine,
     )

@@ -12,11 +12,11 @@ import pytest
 from instances.catalogue import ModelConfig, load_model, model_names
 from instances.documents import canonical_json
 from instances.errors import InputError
+from instances.feed_forward import active_experts
 from instances.generate import build_graph
 from instances.graph import DType, Engine, Graph, Operator, OpKind, Role, VectorClass
-from instances.layers import active_experts
 
-DECODERS = [name for name in model_names() if load_model(name).causal]
+DECODERS = [name for name in model_names() if load_model(name).family == "decoder"]
 
 
 def build(name: str | ModelConfig, phase: str = "prefill", tokens: int = 128, **options: Any) -> Graph:
@@ -27,6 +27,17 @@ def build(name: str | ModelConfig, phase: str = "prefill", tokens: int = 128, **
 
 def decode(name: str, context: int = 4096, **options: Any) -> Graph:
     return build(name, "decode", 1, context=context, **options)
+
+
+def lengths(name: str, tokens: int) -> dict[str, int]:
+    """Tokens of a prefill, and the encoder's length where the model does not fix it."""
+    if name == "vit-b-16":
+        return {"tokens": 197}
+    return {"tokens": tokens} | ({"source": 32} if name.startswith("t5") else {})
+
+
+def without_tokens(given: dict[str, int]) -> dict[str, int]:
+    return {key: value for key, value in given.items() if key != "tokens"}
 
 
 def names(graph: Graph, layer: int = 0) -> list[str]:
@@ -96,6 +107,14 @@ def test_llama_layer_operators() -> None:
         ("deepseek-v2-lite", 0, 23),  # absorbed or expanded: two more projections either way
         ("deepseek-v2-lite", 1, 33),  # and shared experts with their addition
         ("gpt2", 0, 16),
+        ("gpt2-xl", 0, 16),
+        ("opt-6.7b", 0, 16),
+        ("pangu-alpha-2.6b", 0, 16),
+        ("qwen2.5-72b", 0, 19),
+        ("qwen3-235b-a22b", 0, 26),
+        ("pangu-pro-moe", 0, 29),  # mixtral's 24, shared experts with their addition
+        ("deepseek-v3", 0, 25),  # queries through a latent of their own and its norm
+        ("deepseek-v3", 3, 37),  # and shared experts, the correction of scores, the choice of groups
     ],
 )
 def test_operators_per_layer(name: str, layer: int, count: int) -> None:
@@ -187,8 +206,8 @@ def test_weights_are_the_parameters(name: str) -> None:
     """The weights of a whole model hold its parameters, each once; a tied head stands twice."""
     model = load_model(name)
     tied = model.vocab * model.hidden if model.tied_head and model.vocab else 0
-    graphs = [build(name, tokens=model.positions if name == "vit-b-16" and model.positions else 16, layers=None)]
-    if model.causal:
+    graphs = [build(name, layers=None, **lengths(name, 16))]
+    if name in DECODERS:
         graphs.append(decode(name, 64, layers=None))
     for graph in graphs:
         assert sum(weights(graph).values()) == 2 * (model.parameters + tied)
@@ -198,11 +217,13 @@ def test_weights_are_the_parameters(name: str) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "w8a8"])
 @pytest.mark.parametrize("tp", [1, 2])
 def test_loops_have_one_extent_per_graph(name: str, dtype: str, tp: int) -> None:
-    tokens = 197 if name == "vit-b-16" else 48
-    graphs = [build(name, tokens=tokens, layers=2, ends=tp == 1, dtype=dtype, tp=tp, batch=2)]
+    some: dict[str, Any] = {"layers": 2, "dtype": dtype, "tp": 1 if name == "gpt2-xl" else tp}  # 25 heads
+    ends = tp == 1
+    graphs = [build(name, ends=ends, batch=2, **some, **lengths(name, 48))]
     if name in DECODERS:
-        graphs += [build(name, tokens=16, context=64, layers=2, dtype=dtype, tp=tp)]
-        graphs += [decode(name, 64, layers=2, ends=tp == 1, dtype=dtype, tp=tp, batch=3)]
+        graphs += [build(name, tokens=16, context=64, **some)]
+    if load_model(name).causal:
+        graphs += [decode(name, 64, ends=ends, batch=3, **some, **without_tokens(lengths(name, 1)))]
     for graph in graphs:
         extents: dict[str, int] = {}
         for operator in graph.operators:
@@ -483,6 +504,48 @@ def test_latent_prefill_is_expanded() -> None:
     assert "l0.cache_write_latent" in past.operator
 
 
+def test_latent_decode_expanded() -> None:
+    """What Hugging Face's code runs: keys and values of all 4096 positions expanded at each step."""
+    graph = decode("deepseek-v2-lite", absorbed=False)
+    operator = graph.operator
+    assert operator["l0.k_up_proj"].macs == operator["l0.v_up_proj"].macs == 4096 * 512 * 16 * 128
+    assert operator["l0.k_up_proj"].reads[0].tensor == "l0.cache_latent"
+    assert operator["l0.attn_scores"].macs == 16 * 4096 * 192
+    assert operator["l0.attn_values"].macs == 16 * 4096 * 128
+    assert graph.tensor["l0.k_nope"].shape == (4096, 16 * 128)
+    assert "l0.q_absorb" not in operator
+    default = decode("deepseek-v2-lite")
+    assert weights(graph) == weights(default)
+    assert decode("deepseek-v2-lite", absorbed=True) == default
+    assert graph.name != default.name
+
+
+def test_latent_prefill_absorbed() -> None:
+    """All heads attend to the latents that were just made, 512 and 64 elements of them."""
+    graph = build("deepseek-v2-lite", tokens=256, absorbed=True)
+    pairs = 256 * 257 // 2
+    assert graph.operator["l0.attn_scores"].macs == 16 * pairs * 576
+    assert graph.operator["l0.attn_values"].macs == 16 * pairs * 512
+    assert graph.operator["l0.q_absorb"].macs == graph.operator["l0.v_up_proj"].macs == 256 * 16 * 128 * 512
+    assert "l0.k_up_proj" not in graph.operator
+    assert not any(tensor.role is Role.CACHE for tensor in graph.tensors)
+    assert build("deepseek-v2-lite", tokens=256, absorbed=False) == build("deepseek-v2-lite", tokens=256)
+
+
+def test_latent_queries() -> None:
+    """DeepSeek-V3: queries through a latent of 1536, normed, whose 128 heads are 128 + 64 wide."""
+    graph = decode("deepseek-v3", 4096)
+    macs = {name: graph.operator[f"l0.{name}"].macs for name in ("q_a_proj", "q_nope_proj", "q_rope_proj", "kv_a_proj")}
+    assert macs == {
+        "q_a_proj": 7168 * 1536,
+        "q_nope_proj": 1536 * 128 * 128,
+        "q_rope_proj": 1536 * 128 * 64,
+        "kv_a_proj": 7168 * 512,
+    }
+    assert graph.operator["l0.q_nope_proj"].reads[0].tensor == "l0.q_a_normed"
+    assert graph.operator["l0.attn_scores"].macs == 128 * 4096 * 576
+
+
 def test_latent_tensor_parallel() -> None:
     """Heads are divided, the latent is on every rank."""
     graph = decode("deepseek-v2-lite", tp=4)
@@ -490,6 +553,88 @@ def test_latent_tensor_parallel() -> None:
     assert graph.operator["l0.attn_scores"].macs == 4 * 4096 * 576
     assert graph.tensor["l0.w_q_nope"].shape == (2048, 4 * 128)
     assert graph.tensor["l0.w_kv_a"].shape == (2048, 512)
+
+
+# ------------------------------------------------------------------------- routing in groups
+
+
+def test_router_of_chosen_groups() -> None:
+    """DeepSeek-V3: sigmoid scores of 256 experts, corrected, the best 4 of 8 groups, the best 8 of their experts."""
+    graph = build("deepseek-v3", tokens=10, layers=4)
+    router = [name for name in names(graph, 3) if name.startswith("router")]
+    assert router == ["router_proj", "router_sigmoid", "router_correct", "router_topk_groups", "router_topk"]
+    assert "l2.router_proj" not in graph.operator  # the first three blocks are dense
+    assert graph.tensor["l3.router_groups"].shape == (10, 4)
+    assert graph.tensor["l3.router_indices"].shape == (10, 8)
+    assert graph.operator["l3.router_sigmoid"].vector[VectorClass.TRANSCENDENTAL] == 10 * 256
+    for choice in ("router_topk_groups", "router_topk"):
+        assert graph.operator[f"l3.{choice}"].vector == {VectorClass.SORT: 10 * 256}
+    # the weights are scores as they were before the correction
+    assert [access.tensor for access in graph.operator["l3.router_topk"].reads] == [
+        "l3.router_choice",
+        "l3.router_groups",
+        "l3.router_probs",
+    ]
+    assert graph.operator["l3.expert_gate"].macs == 10 * 8 * 7168 * 2048
+    assert graph.operator["l3.shared_gate"].macs == 10 * 7168 * 2048
+    assert graph.operator["l0.gate_proj"].macs == 10 * 7168 * 18432
+
+
+def test_one_expert_of_each_group() -> None:
+    """Pangu Pro MoE: a softmax over 64 experts, the largest of each 8, times a learned scale."""
+    graph = build("pangu-pro-moe", tokens=10)
+    router = [name for name in names(graph) if name.startswith("router")]
+    assert router == ["router_proj", "router_softmax", "router_topk"]
+    topk = graph.operator["l0.router_topk"]
+    assert topk.vector == {VectorClass.MAXIMUM: 10 * 64}
+    assert [access.tensor for access in topk.reads] == ["l0.router_probs", "l0.w_router_scale"]
+    assert graph.tensor["l0.router_indices"].shape == (10, 8)
+    assert graph.operator["l0.expert_gate"].macs == 10 * 8 * 5120 * 1344
+    assert graph.operator["l0.shared_gate"].macs == 10 * 5120 * 5376
+    assert len(graph.operator["l0.q_proj"].reads) == 3  # with bias
+    one = build("pangu-pro-moe", tokens=1).operator["l0.expert_gate"]
+    assert one.reads[1].touched_bytes == 8 * 5120 * 1344 * 2
+
+
+def test_a_single_group_is_no_choice() -> None:
+    model = load_model("deepseek-v3").model_copy(
+        update={"expert_groups": 1, "groups_per_token": 1, "dense_layers": 0, "ffn": None}
+    )
+    router = [name for name in names(build(model)) if name.startswith("router")]
+    assert router == ["router_proj", "router_sigmoid", "router_correct", "router_topk"]
+
+
+# ------------------------------------------------------------------------- positions
+
+
+def test_offset_of_positions() -> None:
+    """OPT: two rows stand before the first position; ReLU between the two matrices."""
+    graph = build("opt-6.7b", tokens=2048, ends=True)
+    assert graph.tensor["w_positions"].shape == (2050, 4096)
+    assert graph.operator["embed_positions"].reads[1].touched_bytes == 2048 * 4096 * 2
+    assert graph.operator["l0.act"].vector == {VectorClass.ONE_SOURCE: 2048 * 16384}
+    assert [len(graph.operator[f"l0.{op}"].reads) for op in ("q_proj", "o_proj", "fc1", "fc2")] == [3] * 4
+
+
+def test_query_layer() -> None:
+    """PanGu-alpha: the last block asks with a row per position, behind the norm that is final elsewhere."""
+    graph = build("pangu-alpha-2.6b", tokens=10, layers=None)
+    assert graph.tensor["w_top_queries"].shape == (1024, 2560)
+    lookup = graph.operator["embed_top_queries"]
+    assert lookup.kind is OpKind.GATHER and lookup.reads[1].touched_bytes == 10 * 2560 * 2
+    last, before = graph.operator["l31.q_proj"], graph.operator["l30.q_proj"]
+    assert last.reads[0].tensor == "top_queries" and before.reads[0].tensor == "l30.input_normed"
+    assert last.macs == before.macs == 10 * 2560 * 2560
+    assert graph.operator["l31.k_proj"].reads[0].tensor == "l31.input_normed"
+    assert graph.operator["l31.input_norm"].reads[0].tensor == "final_normed"
+    assert graph.consumers["final_normed"] == ("l31.input_norm", "l31.attn_add")
+    assert graph.operator["last_token"].reads[0].tensor == "l31.out"
+    assert graph.producer["logits"] == "lm_head"
+    assert len(graph.operators) == 32 * 16 + 6  # two embeddings, queries, norm, last token, head
+    assert "embed_top_queries" not in build("pangu-alpha-2.6b", layers=31).operator
+    bare = build("pangu-alpha-2.6b", layers=None, ends=False)
+    assert bare.operator["l31.q_proj"].reads[0].tensor == "top_queries"
+    assert bare.tensor["l31.out"].role is Role.OUTPUT
 
 
 # ------------------------------------------------------------------------- errors
@@ -520,6 +665,18 @@ def test_latent_tensor_parallel() -> None:
         ("bert-base", {"tokens": 8, "context": 16}, ("bert-base", "context 16")),
         ("bert-base", {"tokens": 513}, ("513", "512 learned positions")),
         ("gpt2", {"tokens": 1, "context": 1025}, ("1025", "1024 learned positions")),
+        ("opt-6.7b", {"tokens": 1, "context": 2049}, ("2049", "2048 learned positions")),
+        ("t5-base", {}, ("t5-base", "source")),
+        ("t5-base", {"source": 0}, ("source 0", "at least 1")),
+        ("t5-base", {"source": True}, ("source True",)),
+        ("t5-base", {"source": 8, "context": 256}, ("context 256", "128", "leave it out")),
+        ("t5-base", {"source": 8, "layers": 13}, ("layers 13", "12")),
+        ("t5-base", {"source": 2**50}, ("graph", "fewer tokens")),
+        ("whisper-large-v3", {"source": 1499}, ("source 1499", "1500")),
+        ("whisper-large-v3", {"tokens": 449}, ("449", "448")),
+        ("llama-3-8b", {"source": 8}, ("source 8", "llama-3-8b", "tokens")),
+        ("llama-3-8b", {"absorbed": True}, ("absorbed True", "llama-3-8b", "leave it out")),
+        ("llama-3-8b", {"absorbed": False}, ("absorbed False", "latent attention")),
         ("vit-b-16", {"tokens": 196}, ("tokens 196", "197")),
         ("llama-3-8b", {"tokens": 2**50}, ("graph", "fewer tokens")),
         ("llama-3-8b", {"batch": 10**30}, ("graph", "smaller batch")),
