@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from instances.documents import digest
+from instances.fusion import Fuser
+from instances.graph import Graph, Operator, Role
 from instances.instance import Instance
 
 LEAST_BLOCKS = 4
@@ -45,6 +50,37 @@ def find_repetition(instance: Instance, least_blocks: int = LEAST_BLOCKS) -> Rep
         )
         for i, operator in enumerate(graph.operators)
     ]
+    return longest_repetition(forms, least_blocks)
+
+
+def find_layers(graph: Graph, least_blocks: int = 2) -> Repetition | None:
+    """As :func:`find_repetition` before anything is priced: the form of an operator is a hash of all it is but names."""
+    order = {operator.name: i for i, operator in enumerate(graph.operators)}
+    forms = [
+        (
+            _canonical(graph, operator),
+            tuple(
+                order[graph.producer[read.tensor]] - i if read.tensor in graph.producer else 0
+                for read in operator.reads
+            ),
+        )
+        for i, operator in enumerate(graph.operators)
+    ]
+    return longest_repetition(forms, least_blocks)
+
+
+def _canonical(graph: Graph, operator: Operator) -> str:
+    """SHA-256 of an operator without its name and those of its tensors."""
+    accesses = [
+        (graph.tensor[access.tensor].shape, graph.tensor[access.tensor].dtype.value, access.dims, access.touched_bytes)
+        for access in (*operator.reads, *operator.writes)
+    ]
+    own = operator.model_dump(mode="json", exclude={"name", "reads", "writes", "note"})
+    return digest(json.dumps([own, accesses], sort_keys=True))
+
+
+def longest_repetition(forms: Sequence[Hashable], least_blocks: int) -> Repetition | None:
+    """The period and the stretch of a sequence that repeats with it and covers most."""
     number = {form: k for k, form in enumerate(dict.fromkeys(forms))}
     kinds = np.array([number[form] for form in forms])
     best: Repetition | None = None
@@ -60,3 +96,58 @@ def find_repetition(instance: Instance, least_blocks: int = LEAST_BLOCKS) -> Rep
     if best is None or best.count < least_blocks or best.count * best.period < LEAST_SHARE * len(kinds):
         return None
     return best
+
+
+@dataclass(frozen=True)
+class Folded:
+    """One layer that stands for ``repeat`` equal ones, and how many operators of the whole lie outside of them."""
+
+    graph: Graph
+    repeat: int
+    outside: int
+
+
+def fold(graph: Graph, repetition: Repetition) -> Folded:
+    """One block of a repetition as a graph of its own, cut where it hurts least.
+
+    A block as modules have it ends between a residual addition and the norm of the next, which fuse well. All rotations
+    of the block are looked at, and that one is taken whose cut separates the fewest pairs of operators that may run as
+    one kernel, then crosses the fewest tensors, then the fewest bytes. What crosses it becomes an input, or an output.
+    """
+    first, period, count = repetition.first, repetition.period, repetition.count
+    fuser = Fuser(graph)
+    cuts = [first + turn for turn in range(period)]
+    start = min(cuts, key=lambda cut: (*_severed(graph, fuser, cut + period * (count > 2)), cut))
+    repeat = count if start == first else count - 1
+    if repeat > 1 and start + 2 * period <= repetition.end:
+        start += period  # the first block may start from what the others do not
+    operators = graph.operators[start : start + period]
+    made = {access.tensor for operator in operators for access in operator.writes}
+    names = {operator.name for operator in operators}
+    tensors = []
+    for tensor in graph.tensors:
+        touched = any(a.tensor == tensor.name for o in operators for a in (*o.reads, *o.writes))
+        if not touched:
+            continue
+        role = tensor.role
+        if tensor.name not in made and not role.starts_in_hbm:
+            role = Role.INPUT
+        elif tensor.name in made and any(reader not in names for reader in graph.consumers[tensor.name]):
+            role = Role.OUTPUT
+        tensors.append(tensor.model_copy(update={"role": role}))
+    name = f"{graph.name[:170]}-layer"
+    folded = Graph(name=name, tensors=tuple(tensors), operators=operators)
+    return Folded(folded, repeat, len(graph.operators) - repeat * period)
+
+
+def _severed(graph: Graph, fuser: Fuser, cut: int) -> tuple[int, int, int]:
+    """What a cut before an operator costs: pairs that could be one kernel, tensors that cross it, their bytes."""
+    before = {operator.name for operator in graph.operators[:cut]}
+    pairs = crossing = size_bytes = 0
+    for name, maker in graph.producer.items():
+        readers = [reader for reader in graph.consumers[name] if reader not in before]
+        if maker in before and readers:
+            crossing += 1
+            size_bytes += graph.tensor[name].size_bytes
+            pairs += sum(fuser.judge([maker, reader]) is not None for reader in readers)
+    return pairs, crossing, size_bytes

@@ -27,6 +27,7 @@ from opt.api import (  # noqa: E402
     solvers,
     trace,
 )
+from opt.importing import from_captured, from_exported, from_onnx, from_torch, register_op  # noqa: E402
 from opt.packing import pack, pack_lowest  # noqa: E402
 
 # After the sub-package of the same name is loaded: the attribute `opt.replay` is the function, and
@@ -38,6 +39,10 @@ __all__ = [
     "__version__",
     "ablate",
     "cost",
+    "from_captured",
+    "from_exported",
+    "from_onnx",
+    "from_torch",
     "generate",
     "load_instance",
     "load_plan",
@@ -47,6 +52,7 @@ __all__ = [
     "pack",
     "pack_lowest",
     "plan",
+    "register_op",
     "replay",
     "report",
     "save",

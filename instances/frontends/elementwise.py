@@ -63,6 +63,7 @@ def elementwise(per_element: Work, kind: OpKind = OpKind.ELEMENTWISE) -> Handler
 
 for _name, _per_element in PER_RESULT.items():
     HANDLERS[_name] = elementwise(_per_element)
+HANDLERS["router_sigmoid"] = elementwise(PER_RESULT["sigmoid"], OpKind.ACTIVATION)
 HANDLERS["tanh"] = elementwise(PER_RESULT["tanh"], OpKind.ACTIVATION)
 
 
@@ -248,17 +249,18 @@ def batch_norm(low: Lowering, step: Step) -> None:
     low.draft(step, OpKind.ELEMENTWISE, uses, [(step.out, axes)], vector={V.TWO_SOURCE: 2 * elements})
 
 
-@handles("choose")
+@handles("choose", "choose_groups")
 def choose(low: Lowering, step: Step) -> None:
-    """The experts of each token and their weights, from the scores of all."""
+    """The experts of each token and their weights (or the groups to choose them from), from the scores of all."""
     view = low.view(step.args[0])
     tokens = [atom for axis in view.axes[:-1] for atom in axis]
     hint(view.axes[-1], "experts")
-    chosen = [Atom(step.out.shape[-1], "topk")]
+    chosen = [Atom(step.out.shape[-1], "topk" if step.op == "choose" else "topk_groups")]
     lead: list[Axis] = [[] for _ in step.out.shape[:-2]]
     writes = [(value, [*lead, list(tokens), list(chosen)]) for value in step.outputs]
+    reads = [low.use(value) for value in step.args]
     vector = work("sort", product(view.axes))
-    low.draft(step, OpKind.TOPK, [Use(view)], writes, vector=vector, whole=[view.axes[-1], chosen])
+    low.draft(step, OpKind.TOPK, reads, writes, vector=vector, whole=[view.axes[-1], chosen])
 
 
 @handles("cache_rows")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from instances.feed_forward import active_experts
 from instances.frontends.axes import Atom, Axis, View, extent, hint, keep_apart, leaves, unifiable
 from instances.frontends.lowering import Lowering, Use, contract, handles, product
 from instances.frontends.program import Step, Value
 from instances.graph import OpKind
 from instances.graph_builder import work
-from instances.layers import active_experts
 
 
 @handles("linear")

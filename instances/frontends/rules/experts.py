@@ -119,12 +119,40 @@ def router(program: Program) -> int:
         rest = [s for s in inner if s is not curve]
         if not rest or weights.producer is None:
             continue
-        if curve is not None:
-            curve.op, curve.args, curve.kwargs = "router_scores", (scores,), {}
         start = curve.out if curve is not None else scores
-        program.rewrite(rest, Step("choose", (start,), {}, [weights, choice], rest[-1].module))
+        if curve is not None:
+            curve.op = "router_scores" if curve.op == "softmax" else "router_sigmoid"
+            curve.args, curve.kwargs = (scores,), {}
+        correction = next(
+            (s for s in rest if s.op == "add" and start in s.reads and _learned_per_expert(s, start)), None
+        )
+        ranked = correction.out if correction is not None else start
+        reads = [ranked]
+        groups = _group_choice(rest, choice)
+        if groups is not None:
+            chosen = groups.outputs[-1]
+            before = [s for s in between(program, ranked, [chosen]) if s is not correction]
+            program.rewrite(before, Step("choose_groups", (ranked,), {}, [chosen], groups.module))
+            rest = [s for s in rest if s not in before]
+            reads.append(chosen)
+        if ranked is not start:
+            reads.append(start)
+        rest = [s for s in rest if s is not correction]
+        program.rewrite(rest, Step("choose", tuple(reads), {}, [weights, choice], rest[-1].module))
         count += 1
     return count
+
+
+def _learned_per_expert(step: Step, scores: Value) -> bool:
+    """Whether a step adds one number per expert to their scores."""
+    others = [value for value in step.reads if value is not scores]
+    return len(others) == 1 and others[0].side != "device" and others[0].shape[-1:] == scores.shape[-1:]
+
+
+def _group_choice(steps: list[Step], choice: Value) -> Step | None:
+    """The choice of groups of experts, where experts are chosen within them: the last ``topk`` before the choice."""
+    earlier = [step for step in steps if step.op == "topk" and choice not in step.outputs]
+    return earlier[-1] if earlier else None
 
 
 def _scores(choice: Value) -> Value | None:
