@@ -54,7 +54,7 @@ def find_repetition(instance: Instance, least_blocks: int = LEAST_BLOCKS) -> Rep
 
 
 def find_layers(graph: Graph, least_blocks: int = 2) -> Repetition | None:
-    """As :func:`find_repetition` before anything is priced: the form of an operator is a hash of all it is but names."""
+    """As :func:`find_repetition` before anything is priced: operators are compared by a hash of all but their names."""
     order = {operator.name: i for i, operator in enumerate(graph.operators)}
     forms = [
         (
