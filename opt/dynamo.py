@@ -108,7 +108,7 @@ def _plan(module: GraphModule, inputs: Sequence[Any], given: dict[str, Any]) -> 
 
 
 def graph_fingerprint(module: GraphModule, inputs: Sequence[Any]) -> str:
-    """SHA-256 of a graph as Dynamo captured it: operations, arguments, shapes and types, but no weights and no names."""
+    """SHA-256 of a graph as Dynamo captured it: operations, arguments, shapes and types; no weights and no names."""
     import torch
 
     number: dict[Any, int] = {}
