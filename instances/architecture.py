@@ -203,6 +203,11 @@ class ModelConfig(Frozen):
             raise ValueError("query_layer wants a decoder of two layers or more with max_positions; leave it out")
 
     @property
+    def depth(self) -> int:
+        """Blocks of the deepest stack."""
+        return max(self.layers, self.decoder_layers or 0)
+
+    @property
     def causal(self) -> bool:
         """Whether a new position sees earlier ones alone, so that keys and values are cached."""
         return self.family in ("decoder", "encoder_decoder")

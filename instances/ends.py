@@ -92,12 +92,9 @@ def final_norm(
     return b.norm(prefix, "final_norm", x, rms=model.norm == "rms", whole=("hidden",), role=role)
 
 
-def finish(b: GraphBuilder, model: ModelConfig, x: Access) -> None:
-    """Final norm, then logits of each sequence's last token, or the pooled first position.
-
-    A query layer has the final norm before it.
-    """
-    if model.norm_position == "pre" and not model.query_layer:
+def finish(b: GraphBuilder, model: ModelConfig, x: Access, normed: bool = False) -> None:
+    """Final norm, unless it has been there, then logits of each sequence's last token, or the pooled first position."""
+    if model.norm_position == "pre" and not normed:
         x = final_norm(b, model, x, Role.INTERMEDIATE if model.causal else Role.OUTPUT)
     if model.causal:
         x = _one_position(b, x, "last_token")

@@ -101,9 +101,8 @@ def build_graph(
     decode = phase == "decode"
     folded = decode if absorbed is None else absorbed
     span = tokens if context is None else context
-    deepest = max(model.layers, model.decoder_layers or 0)
-    count = deepest if layers is None else layers
-    whole = count == deepest if ends is None else ends
+    count = model.depth if layers is None else layers
+    whole = count == model.depth if ends is None else ends
     if tp > 1:
         _check_split(model, tp, whole)
     builder = GraphBuilder(
@@ -136,10 +135,11 @@ def _add_blocks(b: GraphBuilder, model: ModelConfig, count: int, *, past: bool, 
         last = layer == count - 1 and not (ends and (model.causal or model.norm_position == "pre"))
         queries = None
         if model.query_layer and layer == model.layers - 1:
+            # what is the final norm elsewhere stands before the query layer
             x, queries = final_norm(b, model, x), top_queries(b, model)
         x = add_block(b, scope, layer, x, Role.OUTPUT if last else Role.INTERMEDIATE, queries=queries)
     if ends:
-        finish(b, model, x)
+        finish(b, model, x, normed=model.query_layer and count == model.layers)
 
 
 def _check(
@@ -163,9 +163,8 @@ def _check(
             continue
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise InputError(f"{what} {number!r} is not a positive whole number; give at least 1")
-    deepest = max(model.layers, model.decoder_layers or 0)
-    if layers is not None and layers > deepest:
-        raise InputError(f"layers {layers} exceeds the {deepest} of {name}; ask for at most {deepest}")
+    if layers is not None and layers > model.depth:
+        raise InputError(f"layers {layers} exceeds the {model.depth} of {name}; ask for at most {model.depth}")
     if phase == "decode":
         if not model.causal:
             raise InputError(f"{name} is an encoder and has no decode phase; use prefill")

@@ -116,7 +116,7 @@ def generate(
         "batch": batch,
         "tokens": new,
         "context": context,
-        "layers": max(config.layers, config.decoder_layers or 0) if layers is None else layers,
+        "layers": config.depth if layers is None else layers,
         "tp": tp,
         "dtype": dtype,
         "ends": ends,

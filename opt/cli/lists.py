@@ -57,9 +57,10 @@ def models(
     rows: list[tuple[str, ...]] = []
     for known in model_names():
         model = load_model(known)
-        numbers = (model.layers, model.hidden, model.heads, model.kv_heads, model.parameters)
+        layers = f"{model.layers}" if model.decoder_layers is None else f"{model.layers} + {model.decoder_layers}"
+        numbers = (model.hidden, model.heads, model.kv_heads, model.parameters)
         place = model.sources.get("hidden", "").partition(":")[0]
-        rows.append((known, model.family, *(f"{number:,}" for number in numbers), place))
+        rows.append((known, model.family, layers, *(f"{number:,}" for number in numbers), place))
     show_table(("model", "family", *counts, "source"), rows, right=counts)
 
 

@@ -302,6 +302,17 @@ def test_own_config_agrees_with_the_catalogue(tmp_path: Path, name: str, data: d
     assert ours.model_dump(exclude=skip) == theirs.model_dump(exclude=skip)
 
 
+def test_routing_in_groups(tmp_path: Path) -> None:
+    """DeepSeek-V3 has groups unless told otherwise; V2 where it names the method that has them."""
+    model = load_model(write(tmp_path, without(MLA, "n_group", "topk_group")))
+    assert (model.router, model.expert_groups, model.groups_per_token) == ("sigmoid", 8, 4)
+    groups = without(MLA, model_type="deepseek_v2", n_group=8, topk_group=3)
+    model = load_model(write(tmp_path, groups))
+    assert (model.router, model.expert_groups, model.groups_per_token) == ("softmax", None, None)
+    model = load_model(write(tmp_path, without(groups, topk_method="group_limited_greedy")))
+    assert (model.router, model.expert_groups, model.groups_per_token) == ("softmax", 8, 3)
+
+
 def test_mistral_window(tmp_path: Path) -> None:
     mistral = without(LLAMA, model_type="mistral", vocab_size=32000)
     assert load_model(write(tmp_path, mistral)).sliding_window == 4096

@@ -631,7 +631,8 @@ def test_query_layer() -> None:
     assert graph.operator["last_token"].reads[0].tensor == "l31.out"
     assert graph.producer["logits"] == "lm_head"
     assert len(graph.operators) == 32 * 16 + 6  # two embeddings, queries, norm, last token, head
-    assert "embed_top_queries" not in build("pangu-alpha-2.6b", layers=31).operator
+    fewer = build("pangu-alpha-2.6b", layers=31, ends=True).operator
+    assert "embed_top_queries" not in fewer and fewer["last_token"].reads[0].tensor == "final_normed"
     bare = build("pangu-alpha-2.6b", layers=None, ends=False)
     assert bare.operator["l31.q_proj"].reads[0].tensor == "top_queries"
     assert bare.tensor["l31.out"].role is Role.OUTPUT

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import opt
+from instances.catalogue import load_model
 from instances.errors import InfeasibleError, InputError, InvalidScheduleError, NoScheduleError
 from instances.instance import Instance
 from instances.machine import load_machine
@@ -69,8 +70,42 @@ def test_every_solver_of_the_registry_loads() -> None:
 def test_tokens_have_defaults_where_there_is_one_sensible_number() -> None:
     assert opt.generate("gpt2", phase="decode", context=64, layers=1).origin["tokens"] == 1
     assert opt.generate("vit-b-16", phase="prefill", layers=1).origin["tokens"] == 197
+    speech = opt.generate("whisper-large-v3", phase="prefill", layers=1, max_group=1)
+    assert speech.origin["tokens"] == 1  # what the decoder starts from
+    assert speech.graph.operator["d0.cross_attn_scores"].dims["source"] == 1500
     with pytest.raises(InputError, match="without tokens"):
         opt.generate("gpt2", phase="prefill", layers=1)
+
+
+def test_origin_says_what_was_chosen_alone() -> None:
+    plain = opt.generate("t5-base", phase="decode", context=16, source=32, layers=1, max_group=1)
+    assert plain.origin["source"] == 32 and "absorbed" not in plain.origin
+    step = {"phase": "decode", "context": 64, "layers": 1, "max_group": 1}
+    expanded = opt.generate("deepseek-v2-lite", absorbed=False, **step)  # type: ignore[arg-type]
+    assert expanded.origin["absorbed"] is False and "source" not in expanded.origin
+    assert expanded.graph.fingerprint != opt.generate("deepseek-v2-lite", **step).graph.fingerprint  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("t5-base", {"phase": "prefill", "tokens": 16, "source": 64}),
+        ("t5-base", {"phase": "decode", "context": 16, "source": 64}),
+        ("whisper-large-v3", {"phase": "decode", "context": 16}),
+        ("pangu-pro-moe", {"phase": "decode", "context": 64}),
+        ("pangu-alpha-2.6b", {"phase": "prefill", "tokens": 16}),
+        ("deepseek-v2-lite", {"phase": "decode", "context": 64, "absorbed": False}),
+    ],
+)
+def test_models_of_every_shape_are_solved(name: str, asked: dict[str, Any]) -> None:
+    """Two blocks with their ends, so that a query layer and a head are among them; the answer has passed its replay."""
+    model = load_model(name)
+    few = {"layers": 2, "decoder_layers": 2 if model.decoder_layers else None}
+    instance = opt.generate(model.model_copy(update=few), max_group=3, **asked)
+    result = opt.solve(instance, solver="greedy", time_limit=3)
+    assert opt.replay(instance, result.schedule).valid
+    assert {name for kernel in result.schedule.kernels for name in kernel.operators} == set(instance.graph.operator)
+    assert 0 < result.bound_ns <= result.objective_ns
 
 
 def test_generate_takes_a_machine_and_its_name() -> None:
@@ -88,6 +123,8 @@ def test_generate_takes_a_machine_and_its_name() -> None:
         ({"batch": 10**9}, InfeasibleError),
         ({"tp": 0}, InputError),
         ({"layers": 13}, InputError),
+        ({"source": 8}, InputError),
+        ({"absorbed": True}, InputError),
         ({"max_group": 0}, InputError),
         ({"max_group": 10**30}, InputError),
         ({"dtype": "int4"}, InputError),

@@ -229,6 +229,47 @@ def test_unknown_model_lists_the_known(tmp_path: Path) -> None:
     assert "gpt2" in fails(2, "generate", "gpt9", "--phase", "decode", "-o", tmp_path / "x.json")
 
 
+def test_generate_an_encoder_decoder(tmp_path: Path) -> None:
+    request = (
+        "generate",
+        "t5-base",
+        "--phase",
+        "prefill",
+        "--layers",
+        "1",
+        "--max-group",
+        "1",
+        "-o",
+        tmp_path / "x.json",
+    )
+    assert "source" in fails(2, *request)
+    assert tilewright(*request, "--source", "64").code == 0
+    instance = api.load_instance(tmp_path / "x.json")
+    assert instance.origin["source"] == 64 and instance.origin["tokens"] == 1
+
+
+def test_generate_expanded_and_absorbed(tmp_path: Path) -> None:
+    request = (
+        "generate",
+        "deepseek-v2-lite",
+        "--phase",
+        "decode",
+        "--context",
+        "64",
+        "--layers",
+        "1",
+        "--max-group",
+        "1",
+    )
+    found = {}
+    for choice in ("", "--absorbed", "--expanded"):
+        path = tmp_path / f"x{choice}.json"
+        assert tilewright(*request, *filter(None, [choice]), "-o", path).code == 0
+        found[choice] = "l0.q_absorb" in api.load_instance(path).graph.operator
+    assert found == {"": True, "--absorbed": True, "--expanded": False}
+    assert "latent attention" in fails(2, *DECODE, "--expanded", "-o", tmp_path / "y.json")
+
+
 def test_prefill_wants_tokens(tmp_path: Path) -> None:
     assert "tokens" in fails(2, "generate", "gpt2", "--phase", "prefill", "-o", tmp_path / "x.json")
 
