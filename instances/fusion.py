@@ -36,8 +36,12 @@ from instances.graph import Access, Engine, Graph, Operator, OpKind, Role
 from instances.kernels import KernelKind, Rule
 
 SIBLING_WINDOW = 3
-"""Readers of one tensor count as neighbours when at most this far apart in topological order: a table read by
-every layer must not connect all layers."""
+"""Readers of one tensor count as neighbours when at most so many others read it between them: a table read by every
+layer must not connect all layers."""
+
+SIBLING_REACH = 16
+"""... and when at most so many operators apart: a tensor that products of every layer read (the states of an encoder)
+would join each layer's to the next one's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +172,12 @@ class Fuser:
         near: list[set[int]] = [set() for _ in self.operators]
         for tensor in self.graph.tensors:
             readers = [self.index[name] for name in self.graph.consumers[tensor.name]]
-            pairs = [(a, b) for n, a in enumerate(readers) for b in readers[n + 1 : n + 1 + SIBLING_WINDOW]]
+            pairs = [
+                (a, b)
+                for n, a in enumerate(readers)
+                for b in readers[n + 1 : n + 1 + SIBLING_WINDOW]
+                if b - a <= SIBLING_REACH
+            ]
             if tensor.name in self.graph.producer:
                 pairs += [(self.index[self.graph.producer[tensor.name]], b) for b in readers]
             for a, b in pairs:
