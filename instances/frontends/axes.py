@@ -77,7 +77,7 @@ class Atom:
             return
         theirs._same = mine
         mine.hint = mine.hint or theirs.hint
-        mine._apart += theirs._apart
+        mine._apart = list({id(atom.root()): atom.root() for atom in (*mine._apart, *theirs._apart)}.values())
         for key, part in theirs._parts.items():
             if key in mine._parts and mine._parts[key].root() is not part.root():
                 unify([mine._parts[key]], [part])

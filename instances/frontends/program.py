@@ -59,6 +59,7 @@ class Step:
     module: tuple[str, str] = ("", "")
     sources: tuple[str, ...] = ()  # the captured nodes that it stands for
     full_op: str = ""
+    order: int = 0  # where it stood in the captured graph
 
     @property
     def reads(self) -> list[Value]:
@@ -145,13 +146,18 @@ class Program:
         """Put one step in the place of several, where the last of them stood; it takes over their sources."""
         members = set(map(id, gone))
         last = max(index for index, step in enumerate(self.steps) if id(step) in members)
+        new.order = self.steps[last].order
         new.sources = tuple(dict.fromkeys(source for step in gone for source in step.sources))
         new.module = new.module if new.module != ("", "") else gone[-1].module
         for value in new.outputs:
             value.producer = new
         self.steps[last] = new
         self.steps = [step for step in self.steps if id(step) not in members]
-        self.changed()
+        if self._users is not None:  # mended rather than found anew: a graph of thousands of steps has as many rewrites
+            for value in {read for step in gone for read in step.reads}:
+                self._users[value] = [user for user in self._users.get(value, []) if id(user) not in members]
+            for value in dict.fromkeys(new.reads):
+                self._users[value] = sorted([*self._users.get(value, []), new], key=lambda user: user.order)
 
     def sweep(self) -> None:
         """Drop steps whose results nobody reads."""
@@ -202,6 +208,7 @@ def load_program(graph: CapturedGraph) -> Program:
     for node in graph.nodes:
         step = _step(graph, node, known, results, prefix)
         if step is not None:
+            step.order = len(steps)
             steps.append(step)
     program = Program(graph.name, inputs, steps, [_uncast(known[output.name]) for output in graph.outputs])
     _assemble_scatters(program)
