@@ -156,7 +156,7 @@ def _pipes(facts: Facts) -> dict[str, list[_Slice]]:
     for row in facts.kernels:
         kernel, cost = row.kernel, row.cost
         for engine, busy_ns in cost.engines_ns.items() if cost else ():
-            place = pipe_of(engine, kernel.kind)
+            place = pipe_of(engine, kernel.kind, coupled=facts.instance.machine.coupled)
             if cost is None or place is None:
                 continue
             begin = kernel.start_ns + cost.head_ns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from instances.instance import Instance
 from instances.kernels import KernelKind, Rule
 from instances.machine import load_machine
 from instances.packing import faults, greatest_load
-from instances.pipes import Core, pipe_of
+from instances.pipes import pipe_of
 from instances.plan import FusionKind, Plan
 from instances.schedule import MoveKind, Schedule, Source
 from opt.plans.allocation import allocations, write_allocations
@@ -31,6 +31,7 @@ from opt.plans.cores import core_limits
 from opt.plans.mlir import mlir_text
 from opt.plans.prefetch import prefetch_list
 from opt.simulation.kernels import busiest_program
+from opt.simulation.program import Op, Slot
 from solvers.interface import Result
 from tests.tiny import random_examples, tiny_instances
 
@@ -288,8 +289,24 @@ def test_loops_cover_the_kernel(case: Case) -> None:
             assert inner[1].count * inner[1].step >= inner[0].step
 
 
+def hazards(ops: Sequence[Op]) -> Iterator[tuple[str, Op, Op, str]]:
+    """(means, earlier, later, buffer): reads of what an operation left in a slot, and writes over what one read."""
+    wrote = {content: op for op in ops for content in op.writes}
+    read: dict[tuple[Slot, int], list[Op]] = {}
+    for op in ops:
+        for content in op.reads:
+            read.setdefault(content, []).append(op)
+    for (slot, version), readers in read.items():
+        name = f"{slot[1].value}.{slot[0]}"
+        for reader in readers:
+            if (slot, version) in wrote:
+                yield "ready", wrote[slot, version], reader, name
+            if (slot, version + 1) in wrote:
+                yield "free", reader, wrote[slot, version + 1], name
+
+
 def test_handovers_follow_the_program(case: Case) -> None:
-    """Wherever an operation waits for one on another pipe of its core, there is a flag from that pipe to this."""
+    """Where one pipe reads what another left in a slot, or writes over what it read, there is a flag for the slot."""
     fuser, machine = Fuser(case.instance.graph), case.instance.machine
     given = {kernel.operators: kernel for kernel in case.schedule.kernels}
     for kernel in case.plan.kernels:
@@ -300,21 +317,14 @@ def test_handovers_follow_the_program(case: Case) -> None:
         ops = busiest_program(fusion, machine, own.tiling, own.buffers).ops
         assert kernel.steps == len(ops)
         flags = {
-            (Core.AIC if machine.coupled else h.set_core, h.set_pipe, h.wait_pipe)
-            for h in kernel.handovers
-            if machine.coupled or h.set_core is h.wait_core
+            (h.means, h.set_core, h.set_pipe, h.wait_core, h.wait_pipe, b) for h in kernel.handovers for b in h.buffers
         }
-        for op in ops:
-            here = pipe_of(op.pipe, kernel.kind)
-            for before in op.waits:
-                there = pipe_of(ops[before].pipe, kernel.kind)
-                if here is None or there is None or here[1] is there[1]:
-                    continue
-                epilogue = kernel.rule in (Rule.EPILOGUE, Rule.GATED) and machine.direct
-                if machine.coupled and not epilogue:
-                    assert (Core.AIC, there[1], here[1]) in flags, (kernel.id, op.pipe, ops[before].pipe)
-                elif here[0] is there[0] and not epilogue:
-                    assert (here[0], there[1], here[1]) in flags, (kernel.id, op.pipe, ops[before].pipe)
+        direct = kernel.rule in (Rule.EPILOGUE, Rule.GATED) and machine.direct
+        for means, earlier, later, buffer in hazards(ops):
+            one, other = (pipe_of(op.pipe, kernel.kind, coupled=machine.coupled) for op in (earlier, later))
+            if one is None or other is None or one == other or (direct and buffer == "ub.sum"):
+                continue
+            assert (means, *one, *other, buffer) in flags, (kernel.id, means, earlier, later)
 
 
 def test_flags_have_ids_of_their_own(case: Case) -> None:
@@ -406,6 +416,8 @@ def test_prefetch_list(case: Case) -> None:
         else:
             before = kernels[entry["after_kernel"]]
             assert before.times.end_ns <= entry["planned_start_ns"]
+            made = {access.tensor: name for name in before.operators for access in graph.operator[name].writes}
+            assert made[entry["dependency"]["tensor"]] == entry["dependency"]["operator"]
             assert entry["dependency"]["tensor"] in {result.tensor for result in before.outputs}
             assert nx.has_path(order_of(case.plan), before.id, entry["first_reader"])
 
