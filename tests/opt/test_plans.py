@@ -18,18 +18,20 @@ from hypothesis import strategies as st
 import opt
 from instances.costs import price_group
 from instances.errors import InputError, InvalidScheduleError, NoScheduleError
-from instances.fusion import Fuser
+from instances.fusion import Fuser, Fusion
 from instances.instance import Instance
 from instances.kernels import KernelKind, Rule
-from instances.machine import load_machine
+from instances.machine import Machine, load_machine
 from instances.packing import faults, greatest_load
 from instances.pipes import pipe_of
-from instances.plan import FusionKind, Plan
+from instances.plan import FusionKind, Handover, Plan
 from instances.schedule import MoveKind, Schedule, Source
 from opt.plans.allocation import allocations, write_allocations
 from opt.plans.cores import core_limits
+from opt.plans.handovers import look_inside
 from opt.plans.mlir import mlir_text
 from opt.plans.prefetch import prefetch_list
+from opt.plans.shapes import shape_of
 from opt.simulation.kernels import busiest_program
 from opt.simulation.program import Op, Slot
 from solvers.interface import Result
@@ -305,26 +307,48 @@ def hazards(ops: Sequence[Op]) -> Iterator[tuple[str, Op, Op, str]]:
                 yield "free", reader, wrote[slot, version + 1], name
 
 
-def test_handovers_follow_the_program(case: Case) -> None:
+def check_flags(fusion: Fusion, machine: Machine, ops: Sequence[Op], handovers: Sequence[Handover]) -> None:
     """Where one pipe reads what another left in a slot, or writes over what it read, there is a flag for the slot."""
+    flags = {(h.means, h.set_core, h.set_pipe, h.wait_core, h.wait_pipe, name) for h in handovers for name in h.buffers}
+    direct = fusion.rule in (Rule.EPILOGUE, Rule.GATED) and machine.direct  # the program loads what FIX hands over
+    for means, earlier, later, buffer in hazards(ops):
+        one, other = (pipe_of(op.pipe, fusion.kind, coupled=machine.coupled) for op in (earlier, later))
+        if one is None or other is None or one == other or (direct and buffer == "ub.sum"):
+            continue
+        assert (means, *one, *other, buffer) in flags, (fusion.names, means, earlier, later)
+
+
+def test_handovers_follow_the_program(case: Case) -> None:
     fuser, machine = Fuser(case.instance.graph), case.instance.machine
     given = {kernel.operators: kernel for kernel in case.schedule.kernels}
     for kernel in case.plan.kernels:
-        own = given[kernel.operators]
-        fusion = fuser.judge(kernel.operators)
-        if fusion is None or kernel.kind is KernelKind.LINK:
-            continue
-        ops = busiest_program(fusion, machine, own.tiling, own.buffers).ops
-        assert kernel.steps == len(ops)
-        flags = {
-            (h.means, h.set_core, h.set_pipe, h.wait_core, h.wait_pipe, b) for h in kernel.handovers for b in h.buffers
-        }
-        direct = kernel.rule in (Rule.EPILOGUE, Rule.GATED) and machine.direct
-        for means, earlier, later, buffer in hazards(ops):
-            one, other = (pipe_of(op.pipe, kernel.kind, coupled=machine.coupled) for op in (earlier, later))
-            if one is None or other is None or one == other or (direct and buffer == "ub.sum"):
-                continue
-            assert (means, *one, *other, buffer) in flags, (kernel.id, means, earlier, later)
+        own, fusion = given[kernel.operators], fuser.judge(kernel.operators)
+        if fusion is not None and kernel.kind is not KernelKind.LINK:
+            ops = busiest_program(fusion, machine, own.tiling, own.buffers).ops
+            assert kernel.steps == len(ops)
+            check_flags(fusion, machine, ops, kernel.handovers)
+
+
+@pytest.mark.parametrize("machine", ["ascend910a", "ascend910b2", "ascend950pr"])
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_every_way_to_run_a_kernel(machine: str, phase: str) -> None:
+    """All implementations in an instance, not just those that a schedule chose."""
+    size = {"batch": 8, "context": 300} if phase == "decode" else {"tokens": 300}
+    chosen = {"model": "gpt2", "phase": phase, "layers": 1, "dtype": "float16", "machine": machine}
+    instance = opt.generate(**chosen, **size)  # type: ignore[arg-type]
+    fuser, rules = Fuser(instance.graph), set()
+    for candidate in instance.candidates:
+        fusion = fuser.judge(candidate.operators)
+        assert fusion is not None
+        rules.add(fusion.rule)
+        for way in instance.implementations(candidate):
+            shape = shape_of(fusion, instance.machine, way.tiling, way.cost.buffers)
+            cores = way.tiling.aiv if fusion.kind is KernelKind.VECTOR else way.tiling.aic
+            assert shape.most_items == -(-shape.items // cores)
+            inside = look_inside(fusion, instance.machine, way.tiling, way.cost.buffers)
+            ops = busiest_program(fusion, instance.machine, way.tiling, way.cost.buffers).ops
+            check_flags(fusion, instance.machine, ops, inside.handovers)
+    assert rules >= {Rule.SINGLE, Rule.SHARED_INPUT, Rule.EPILOGUE, Rule.ATTENTION}
 
 
 def test_flags_have_ids_of_their_own(case: Case) -> None:
