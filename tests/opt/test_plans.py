@@ -512,6 +512,31 @@ def test_mlir(case: Case) -> None:
         assert not +pending
 
 
+def test_odd_names(instance: Instance, greedy: Result, tmp_path: Path) -> None:
+    """Quotes, backslashes, commas and names of 200 characters stay apart in tables and in MLIR."""
+    pytest.importorskip("xdsl")
+    from xdsl.context import Context
+    from xdsl.dialects.builtin import Builtin
+    from xdsl.parser import Parser
+
+    from instances.packing import read_buffers
+
+    plan = opt.plan(instance, greedy.schedule)
+    odd = 'a "quoted\\ name", \n é ' + "x" * 170
+    stays = tuple(stay.model_copy(update={"tensor": f"{odd}{i:04}"}) for i, stay in enumerate(plan.l2))
+    first = plan.kernels[0].model_copy(update={"operators": (odd,)})
+    changed = plan.model_copy(update={"l2": stays, "kernels": (first, *plan.kernels[1:])})
+    write_allocations(changed, instance.machine, tmp_path)
+    assert len(read_buffers(tmp_path / "l2.csv")) >= len(stays) > 1
+    context = Context(allow_unregistered=True)
+    context.load_dialect(Builtin)
+    module = Parser(context, mlir_text(changed)).parse_module()
+    function = module.body.block.first_op
+    assert function is not None
+    read = function.attributes["tilewright.operators"].data[0].data  # type: ignore[attr-defined]
+    assert read == odd.encode("utf-8")  # bytes, since some of them are escaped
+
+
 def flag_in(name: str, properties: str) -> str:
     """What a set and the wait for it have in common."""
     if "sync_block" in name:
