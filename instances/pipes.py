@@ -51,10 +51,13 @@ _VECTOR_SIDE = {
 }
 
 
-def pipe_of(engine: str, kind: KernelKind) -> tuple[Core, HardwarePipe] | None:
-    """Core and pipe of one of a kernel's engines; ``None`` for what is no pipe (L2, link, waiting)."""
-    if kind is KernelKind.VECTOR:
-        return _VECTOR_SIDE.get(engine)
-    if kind is KernelKind.MIX and engine in ("vector_mte2", "vector", "mte3"):
-        return _VECTOR_SIDE[engine]
-    return _CUBE_SIDE.get(engine)
+def pipe_of(engine: str, kind: KernelKind, *, coupled: bool = False) -> tuple[Core, HardwarePipe] | None:
+    """Core and pipe of one of a kernel's engines; ``None`` for what is no pipe (L2, link, waiting).
+
+    On a ``coupled`` chip there is one core, and its vector unit moves results out of L0C (Ascend C guide: PIPE_V).
+    """
+    vector = kind is KernelKind.VECTOR or (kind is KernelKind.MIX and engine in ("vector_mte2", "vector", "mte3"))
+    place = (_VECTOR_SIDE if vector else _CUBE_SIDE).get(engine)
+    if place is None or not coupled:
+        return place
+    return (Core.AIC, HardwarePipe.V if place[1] is HardwarePipe.FIX else place[1])

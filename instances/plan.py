@@ -143,9 +143,10 @@ class Operand(Frozen):
 
 
 class Result(Frozen):
-    """A tensor that a kernel makes; the places are there where it is left in L2, or written to HBM by the kernel."""
+    """A tensor that one of a kernel's operators makes; places are there where it is left in L2, or written to HBM."""
 
     tensor: Name
+    operator: Name
     size_bytes: Count
     l2_offset_bytes: Count | None = None
     hbm_offset_bytes: Count | None = None

@@ -156,14 +156,15 @@ def _pipes(facts: Facts) -> dict[str, list[_Slice]]:
     for row in facts.kernels:
         kernel, cost = row.kernel, row.cost
         for engine, busy_ns in cost.engines_ns.items() if cost else ():
-            place = pipe_of(engine, kernel.kind)
+            place = pipe_of(engine, kernel.kind, coupled=facts.instance.machine.coupled)
             if cost is None or place is None:
                 continue
             begin = kernel.start_ns + cost.head_ns
             end = min(begin + busy_ns, kernel.end_ns)
             if begin < end:
                 core, pipe = place
-                args = {"kernel": row.number, "engine": engine, "busy_ns": busy_ns}
+                held = _ids(row, core.value.upper()) or row.aic_ids or row.aiv_ids
+                args = {"kernel": row.number, "engine": engine, "busy_ns": busy_ns, "core": min(held, default=0)}
                 found[f"{core.value.upper()} {pipe.value}"].append(_Slice(row.label, "pipe", begin, end, args))
     return {name: slices for name, slices in found.items() if slices}
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from instances.documents import digest
 from instances.errors import InputError
 from instances.machine import Machine, MemoryName
 from instances.packing import Buffer, write_buffers
 from instances.plan import Plan, PlannedBuffer
 from opt.plans.cores import check_machine
+
+LONGEST_ID = 200
+"""Characters of an id in a table of buffers."""
 
 
 def allocations(plan: Plan, machine: Machine) -> dict[str, tuple[MemoryName, int, list[Buffer]]]:
@@ -94,4 +98,9 @@ def _slots(buffers: Sequence[PlannedBuffer]) -> list[Buffer]:
 
 
 def _buffer(name: str, lower: int, upper: int, size: int, alignment: int, offset: int) -> Buffer:
-    return Buffer(id=name[-200:], lower=lower, upper=upper, size=size, alignment=alignment, offset=offset)
+    return Buffer(id=_id(name), lower=lower, upper=upper, size=size, alignment=alignment, offset=offset)
+
+
+def _id(name: str) -> str:
+    """A name that fits into a table; a long one is cut and told from others by its digest."""
+    return name if len(name) <= LONGEST_ID else f"{name[: LONGEST_ID - 9]}~{digest(name)[:8]}"

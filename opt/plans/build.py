@@ -158,6 +158,7 @@ class _Builder:
             outputs=tuple(
                 Result(
                     tensor=write.tensor,
+                    operator=self._graph.producer[write.tensor],
                     size_bytes=self._graph.tensor[write.tensor].size_bytes,
                     l2_offset_bytes=self._left_at(write.tensor, kernel.start_ns) if write.l2 else None,
                     hbm_offset_bytes=self._in_pool[write.tensor] if write.hbm else None,

@@ -44,8 +44,8 @@ def look_inside(fusion: Fusion, machine: Machine, tiling: Tiling, buffers: tuple
     found = _found(ops, fusion.kind, machine.coupled)
     slots = _slots(ops, buffers)
     if machine.direct and fusion.rule in (Rule.EPILOGUE, Rule.GATED):
-        # the program loads what the epilogue works on in one go; with a direct path the sums come from FIX instead
-        _hand_sums_over_directly(found, coupled=machine.coupled)
+        # the program loads what the epilogue works on in one go; with a direct path the sums come out of L0C instead
+        found = {key: groups for key, old in found.items() if (groups := _without(frozenset({"ub.sum"}), key, old))}
     events = _with_event_ids(found, slots)
     flags = () if machine.coupled or fusion.kind is not KernelKind.MIX else _flags(fusion, machine, slots)
     joined = (_join(len(flags)),) if fusion.rule is Rule.ATTENTION and tiling.parts else ()
@@ -61,8 +61,7 @@ def _found(ops: Sequence[Op], kind: KernelKind, coupled: bool) -> dict[Key, set[
 
     def place(engine: str) -> Place | None:
         if engine not in known:
-            where = pipe_of(engine, kind)
-            known[engine] = (Core.AIC, where[1]) if where is not None and coupled else where
+            known[engine] = pipe_of(engine, kind, coupled=coupled)
         return known[engine]
 
     def note(means: Means, here: Place, others: Sequence[tuple[int, Place, Slot]]) -> None:
@@ -92,17 +91,11 @@ def _largest(groups: set[frozenset[str]]) -> set[frozenset[str]]:
     return {group for group in groups if not any(group < other for other in groups)}
 
 
-def _hand_sums_over_directly(found: dict[Key, set[frozenset[str]]], *, coupled: bool) -> None:
-    """The epilogue's sums come from FIX: by events where cube and vector unit are one core, else by flags."""
-    sums = frozenset({"ub.sum"})
-    for key in [key for key in found if HardwarePipe.MTE2 in (key[1][1], key[2][1])]:
-        found[key] = {group - sums for group in found[key]} - {frozenset()}
-        if not found[key]:
-            del found[key]
-    if coupled:
-        cube, vector = (Core.AIC, HardwarePipe.FIX), (Core.AIC, HardwarePipe.V)
-        found["ready", cube, vector] = {sums}
-        found["free", vector, cube] = {sums}
+def _without(names: frozenset[str], key: Key, groups: set[frozenset[str]]) -> set[frozenset[str]]:
+    """Groups that MTE2 hands over, or gets back, without some of their buffers."""
+    if HardwarePipe.MTE2 not in (key[1][1], key[2][1]):
+        return groups
+    return {group - names for group in groups} - {frozenset()}
 
 
 def _with_event_ids(found: dict[Key, set[frozenset[str]]], slots: dict[str, int]) -> list[Handover]:

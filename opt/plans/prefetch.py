@@ -56,6 +56,7 @@ def _last_ended(plan: Plan, time_ns: int) -> PlannedKernel | None:
 def _dependency(plan: Plan, after: PlannedKernel | None) -> dict[str, str] | None:
     """A tensor that is there when the move is to begin: a result of the kernel before it, or an input of the plan."""
     if after is not None:
-        return {"tensor": after.outputs[0].tensor, "operator": after.operators[-1]}
+        last = max(after.outputs, key=lambda result: after.operators.index(result.operator))
+        return {"tensor": last.tensor, "operator": last.operator}
     given = next((tensor.name for tensor in plan.tensors if tensor.role is Role.INPUT), None)
     return None if given is None else {"tensor": given}

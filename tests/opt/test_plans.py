@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -18,19 +18,22 @@ from hypothesis import strategies as st
 import opt
 from instances.costs import price_group
 from instances.errors import InputError, InvalidScheduleError, NoScheduleError
-from instances.fusion import Fuser
+from instances.fusion import Fuser, Fusion
 from instances.instance import Instance
 from instances.kernels import KernelKind, Rule
-from instances.machine import load_machine
+from instances.machine import Machine, load_machine
 from instances.packing import faults, greatest_load
-from instances.pipes import Core, pipe_of
-from instances.plan import FusionKind, Plan
+from instances.pipes import pipe_of
+from instances.plan import FusionKind, Handover, Plan
 from instances.schedule import MoveKind, Schedule, Source
 from opt.plans.allocation import allocations, write_allocations
 from opt.plans.cores import core_limits
+from opt.plans.handovers import look_inside
 from opt.plans.mlir import mlir_text
 from opt.plans.prefetch import prefetch_list
+from opt.plans.shapes import shape_of
 from opt.simulation.kernels import busiest_program
+from opt.simulation.program import Op, Slot
 from solvers.interface import Result
 from tests.tiny import random_examples, tiny_instances
 
@@ -288,33 +291,64 @@ def test_loops_cover_the_kernel(case: Case) -> None:
             assert inner[1].count * inner[1].step >= inner[0].step
 
 
+def hazards(ops: Sequence[Op]) -> Iterator[tuple[str, Op, Op, str]]:
+    """(means, earlier, later, buffer): reads of what an operation left in a slot, and writes over what one read."""
+    wrote = {content: op for op in ops for content in op.writes}
+    read: dict[tuple[Slot, int], list[Op]] = {}
+    for op in ops:
+        for content in op.reads:
+            read.setdefault(content, []).append(op)
+    for (slot, version), readers in read.items():
+        name = f"{slot[1].value}.{slot[0]}"
+        for reader in readers:
+            if (slot, version) in wrote:
+                yield "ready", wrote[slot, version], reader, name
+            if (slot, version + 1) in wrote:
+                yield "free", reader, wrote[slot, version + 1], name
+
+
+def check_flags(fusion: Fusion, machine: Machine, ops: Sequence[Op], handovers: Sequence[Handover]) -> None:
+    """Where one pipe reads what another left in a slot, or writes over what it read, there is a flag for the slot."""
+    flags = {(h.means, h.set_core, h.set_pipe, h.wait_core, h.wait_pipe, name) for h in handovers for name in h.buffers}
+    direct = fusion.rule in (Rule.EPILOGUE, Rule.GATED) and machine.direct  # the program loads what FIX hands over
+    for means, earlier, later, buffer in hazards(ops):
+        one, other = (pipe_of(op.pipe, fusion.kind, coupled=machine.coupled) for op in (earlier, later))
+        if one is None or other is None or one == other or (direct and buffer == "ub.sum"):
+            continue
+        assert (means, *one, *other, buffer) in flags, (fusion.names, means, earlier, later)
+
+
 def test_handovers_follow_the_program(case: Case) -> None:
-    """Wherever an operation waits for one on another pipe of its core, there is a flag from that pipe to this."""
     fuser, machine = Fuser(case.instance.graph), case.instance.machine
     given = {kernel.operators: kernel for kernel in case.schedule.kernels}
     for kernel in case.plan.kernels:
-        own = given[kernel.operators]
-        fusion = fuser.judge(kernel.operators)
-        if fusion is None or kernel.kind is KernelKind.LINK:
-            continue
-        ops = busiest_program(fusion, machine, own.tiling, own.buffers).ops
-        assert kernel.steps == len(ops)
-        flags = {
-            (Core.AIC if machine.coupled else h.set_core, h.set_pipe, h.wait_pipe)
-            for h in kernel.handovers
-            if machine.coupled or h.set_core is h.wait_core
-        }
-        for op in ops:
-            here = pipe_of(op.pipe, kernel.kind)
-            for before in op.waits:
-                there = pipe_of(ops[before].pipe, kernel.kind)
-                if here is None or there is None or here[1] is there[1]:
-                    continue
-                epilogue = kernel.rule in (Rule.EPILOGUE, Rule.GATED) and machine.direct
-                if machine.coupled and not epilogue:
-                    assert (Core.AIC, there[1], here[1]) in flags, (kernel.id, op.pipe, ops[before].pipe)
-                elif here[0] is there[0] and not epilogue:
-                    assert (here[0], there[1], here[1]) in flags, (kernel.id, op.pipe, ops[before].pipe)
+        own, fusion = given[kernel.operators], fuser.judge(kernel.operators)
+        if fusion is not None and kernel.kind is not KernelKind.LINK:
+            ops = busiest_program(fusion, machine, own.tiling, own.buffers).ops
+            assert kernel.steps == len(ops)
+            check_flags(fusion, machine, ops, kernel.handovers)
+
+
+@pytest.mark.parametrize("machine", ["ascend910a", "ascend910b2", "ascend950pr"])
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_every_way_to_run_a_kernel(machine: str, phase: str) -> None:
+    """All implementations in an instance, not just those that a schedule chose."""
+    size = {"batch": 8, "context": 300} if phase == "decode" else {"tokens": 300}
+    chosen = {"model": "gpt2", "phase": phase, "layers": 1, "dtype": "float16", "machine": machine}
+    instance = opt.generate(**chosen, **size)  # type: ignore[arg-type]
+    fuser, rules = Fuser(instance.graph), set()
+    for candidate in instance.candidates:
+        fusion = fuser.judge(candidate.operators)
+        assert fusion is not None
+        rules.add(fusion.rule)
+        for way in instance.implementations(candidate):
+            shape = shape_of(fusion, instance.machine, way.tiling, way.cost.buffers)
+            cores = way.tiling.aiv if fusion.kind is KernelKind.VECTOR else way.tiling.aic
+            assert shape.most_items == -(-shape.items // cores)
+            inside = look_inside(fusion, instance.machine, way.tiling, way.cost.buffers)
+            ops = busiest_program(fusion, instance.machine, way.tiling, way.cost.buffers).ops
+            check_flags(fusion, instance.machine, ops, inside.handovers)
+    assert rules >= {Rule.SINGLE, Rule.SHARED_INPUT, Rule.EPILOGUE, Rule.ATTENTION}
 
 
 def test_flags_have_ids_of_their_own(case: Case) -> None:
@@ -406,6 +440,8 @@ def test_prefetch_list(case: Case) -> None:
         else:
             before = kernels[entry["after_kernel"]]
             assert before.times.end_ns <= entry["planned_start_ns"]
+            made = {access.tensor: name for name in before.operators for access in graph.operator[name].writes}
+            assert made[entry["dependency"]["tensor"]] == entry["dependency"]["operator"]
             assert entry["dependency"]["tensor"] in {result.tensor for result in before.outputs}
             assert nx.has_path(order_of(case.plan), before.id, entry["first_reader"])
 
@@ -474,6 +510,31 @@ def test_mlir(case: Case) -> None:
                 assert pending[flag_in(name, rest)] > 0, line
                 pending[flag_in(name, rest)] -= 1
         assert not +pending
+
+
+def test_odd_names(instance: Instance, greedy: Result, tmp_path: Path) -> None:
+    """Quotes, backslashes, commas and names of 200 characters stay apart in tables and in MLIR."""
+    pytest.importorskip("xdsl")
+    from xdsl.context import Context
+    from xdsl.dialects.builtin import Builtin
+    from xdsl.parser import Parser
+
+    from instances.packing import read_buffers
+
+    plan = opt.plan(instance, greedy.schedule)
+    odd = 'a "quoted\\ name", \n é ' + "x" * 170
+    stays = tuple(stay.model_copy(update={"tensor": f"{odd}{i:04}"}) for i, stay in enumerate(plan.l2))
+    first = plan.kernels[0].model_copy(update={"operators": (odd,)})
+    changed = plan.model_copy(update={"l2": stays, "kernels": (first, *plan.kernels[1:])})
+    write_allocations(changed, instance.machine, tmp_path)
+    assert len(read_buffers(tmp_path / "l2.csv")) >= len(stays) > 1
+    context = Context(allow_unregistered=True)
+    context.load_dialect(Builtin)
+    module = Parser(context, mlir_text(changed)).parse_module()
+    function = module.body.block.first_op
+    assert function is not None
+    read = function.attributes["tilewright.operators"].data[0].data  # type: ignore[attr-defined]
+    assert read == odd.encode("utf-8")  # bytes, since some of them are escaped
 
 
 def flag_in(name: str, properties: str) -> str:

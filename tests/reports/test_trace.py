@@ -124,6 +124,8 @@ def test_each_pipe_has_a_track(trace: dict[str, Any]) -> None:
         "AIV V, lane 2": [(2, 3500, 400)],
         "AIV MTE3": [(3, 3000, 100)],
     }
+    cores = {name: [e["args"]["core"] for e in events] for name, events in slices(trace, PIPES).items()}
+    assert (cores["AIC M"], cores["AIV V"], cores["AIV V, lane 2"]) == ([0, 0], [6], [0])
 
 
 def test_arguments(trace: dict[str, Any]) -> None:
