@@ -204,7 +204,7 @@ def load_program(graph: CapturedGraph) -> Program:
         inputs.append(value)
         known[tensor.name], results[tensor.name] = value, [value]
     prefix = _common_prefix(graph)
-    steps = []
+    steps: list[Step] = []
     for node in graph.nodes:
         step = _step(graph, node, known, results, prefix)
         if step is not None:
