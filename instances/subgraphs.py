@@ -168,6 +168,14 @@ class SubgraphProblem(Frozen):
             seen |= set(ready)
 
     @cached_property
+    def ancestors(self) -> tuple[frozenset[int], ...]:
+        """Operators that lie before each, at any distance."""
+        found: list[frozenset[int]] = [frozenset()] * self.count
+        for op in self.order:
+            found[op] = self.before[op].union(*(found[before] for before in self.before[op]))
+        return tuple(found)
+
+    @cached_property
     def results(self) -> frozenset[int]:
         """Tensors that are made and read by nobody: they must end in slow memory."""
         return frozenset(t for t in self.maker if t not in self.readers)

@@ -22,7 +22,7 @@ import numpy as np
 
 from instances.subgraphs import Kind, SubgraphProblem
 
-MOST_CUTS = 48
+MOST_CUTS = 32
 """Numbers of rows, or of columns, of tiles that are looked at."""
 
 
@@ -60,6 +60,28 @@ class Profile:
     least_h: int
 
 
+SliceKey = tuple[int, str, str, str, bool]
+"""Tensor, role, span of its rows (h, k, all), of its columns (w, k, all), whether only the last depth step needs it."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a group is: shapes, costs, and its slices where the depth is whole and where it is split."""
+
+    width: int
+    height: int
+    depth: int
+    most_k: int
+    product_cost: float
+    first_cost: float
+    last_cost: float
+    slices: tuple[tuple[SliceKey, ...] | None, tuple[SliceKey, ...] | None]
+    sinks: tuple[int, ...]
+    sums: int
+    least_w: int
+    least_h: int
+
+
 @dataclass(frozen=True)
 class Price:
     """Latency of a step and how it is had: tile, depth, and whether rows (or columns) of tiles are walked."""
@@ -78,6 +100,7 @@ class Pricer:
         self.rate = float(problem.slow_memory_bandwidth)
         self.native = problem.native_granularity
         self._prices: dict[Profile, Price | None] = {}
+        self._forms: dict[frozenset[int], _Form | None] = {}
         self._known: dict[tuple[frozenset[int], frozenset[int], frozenset[int]], Price | None] = {}
 
     def price(self, ops: frozenset[int], resident: frozenset[int], retained: frozenset[int]) -> Price | None:
@@ -106,6 +129,31 @@ class Pricer:
         self, ops: frozenset[int], resident: frozenset[int], retained: frozenset[int], split: bool
     ) -> Profile | None:
         """What a group's price depends on; ``None`` where it may not run in one step, or not split (not whole)."""
+        if ops not in self._forms:
+            self._forms[ops] = self._form(ops)
+        form = self._forms[ops]
+        if form is None or form.slices[split] is None:
+            return None
+        p = self.problem
+        return Profile(
+            width=form.width,
+            height=form.height,
+            depth=form.depth,
+            most_k=form.most_k,
+            split=split,
+            product_cost=form.product_cost,
+            first_cost=form.first_cost,
+            last_cost=form.last_cost,
+            **_counted(p, form.slices[split] or (), resident),
+            outs=sum(t not in retained for t in form.sinks),
+            sums=form.sums if split else 0,
+            kept=sum(map(p.size, resident | retained)),
+            least_w=form.least_w if split else 1,
+            least_h=form.least_h if split else 1,
+        )
+
+    def _form(self, ops: frozenset[int]) -> _Form | None:
+        """What a group is, whatever stays around it; ``None`` where it may not be a step."""
         p = self.problem
         made = {p.out(op): op for op in ops}
         used = {t for op in ops for t in p.inputs[op]}
@@ -117,39 +165,31 @@ class Pricer:
         below = _below(p, ops)
         loop = [op for op in matmuls if not any(o in below[op] for o in matmuls)]
         depths = {p.depth(op) for op in loop}
-        if len(depths) > 1 or (split and not loop):
+        if len(depths) > 1:
             return None
         depth = max(depths, default=1)
         most_k = min([self.native[0], *(p.depth(op) for op in matmuls)], default=1)
-        if not split and loop and depth > most_k:
-            return None
-        slices = _slices(p, made, sinks, set(loop), below, split)
-        width, height = next(iter(shapes))
         least_w = least_h = 1
-        if split:
-            for op in matmuls:
-                left, right = p.inputs[op]
-                if left in made and p.op_types[made[left]] is Kind.POINTWISE:
-                    least_w = max(least_w, p.depth(op))
-                if right in made and p.op_types[made[right]] is Kind.POINTWISE:
-                    least_h = max(least_h, p.depth(op))
-        counts = _counted(p, slices, resident)
+        for op in matmuls:
+            left, right = p.inputs[op]
+            if left in made and p.op_types[made[left]] is Kind.POINTWISE:
+                least_w = max(least_w, p.depth(op))
+            if right in made and p.op_types[made[right]] is Kind.POINTWISE:
+                least_h = max(least_h, p.depth(op))
         behind = {op for op in ops if p.op_types[op] is Kind.POINTWISE and any(op in below[o] for o in loop)}
-        first = math.fsum(p.base_costs[op] for op in ops - behind - set(matmuls))
-        last = math.fsum(p.base_costs[op] for op in behind)
-        return Profile(
+        whole = None if loop and depth > most_k else tuple(_slices(p, made, sinks, set(loop), below, False))
+        width, height = next(iter(shapes))
+        return _Form(
             width=width,
             height=height,
             depth=depth,
             most_k=most_k,
-            split=split,
             product_cost=math.fsum(p.base_costs[op] for op in matmuls),
-            first_cost=first,
-            last_cost=last,
-            **counts,
-            outs=sum(p.out(op) not in retained for op in sinks),
-            sums=sum(op not in sinks for op in loop) if split else 0,
-            kept=sum(map(p.size, resident | retained)),
+            first_cost=math.fsum(p.base_costs[op] for op in ops - behind - set(matmuls)),
+            last_cost=math.fsum(p.base_costs[op] for op in behind),
+            slices=(whole, tuple(_slices(p, made, sinks, set(loop), below, True)) if loop and depth > 1 else None),
+            sinks=tuple(p.out(op) for op in sinks),
+            sums=sum(op not in sinks for op in loop),
             least_w=least_w,
             least_h=least_h,
         )
@@ -188,10 +228,6 @@ def _below(problem: SubgraphProblem, ops: frozenset[int]) -> dict[int, set[int]]
     for op in ops:
         visit(op)
     return below
-
-
-SliceKey = tuple[int, str, str, str, bool]
-"""Tensor, role, span of its rows (h, k, all), of its columns (w, k, all), whether only the last depth step needs it."""
 
 
 def _slices(
@@ -306,21 +342,32 @@ def best_tile(profile: Profile, capacity: int, rate: float, native: tuple[int, i
         k = np.full_like(w, profile.depth)
     if not fits.any():
         return None
-    nx, ny, w, h, k = (array[fits] for array in (nx, ny, w, h, k))
+    keep = _worth_it(nx, ny, fits)
+    nx, ny, w, h, k = (array[keep] for array in (nx, ny, w, h, k))
+    if profile.split:  # as deep as fits, and the same number of depth steps cut evenly
+        even = -(-profile.depth // -(-profile.depth // k))
+        nx, ny, w, h = (np.concatenate((array, array)) for array in (nx, ny, w, h))
+        k = np.concatenate((k, even))
     best: Price | None = None
-    depths = [k]
-    if profile.split:
-        steps = -(-profile.depth // k)
-        even = -(-profile.depth // steps)
-        depths.append(even)
-    for depth in depths:
-        for along_rows in (True, False):
-            latency = _latency(profile, nx, ny, w, h, depth, rate, along_rows)
-            place = int(np.argmin(latency))
-            if best is None or latency[place] < best.latency:
-                tile = (int(w[place]), int(h[place]), int(depth[place]))
-                best = Price(float(latency[place]), tile, along_rows)
+    for along_rows in (True, False):
+        latency = _latency(profile, nx, ny, w, h, k, rate, along_rows)
+        place = int(np.argmin(latency))
+        if best is None or latency[place] < best.latency:
+            tile = (int(w[place]), int(h[place]), int(k[place]))
+            best = Price(float(latency[place]), tile, along_rows)
     return best
+
+
+NEXT_BEST = 2
+"""Numbers of rows of tiles that are looked at for each number of columns: the fewest that fit."""
+
+
+def _worth_it(nx: np.ndarray, ny: np.ndarray, fits: np.ndarray) -> np.ndarray:
+    """Indices of the fitting tiles with the fewest rows for each number of columns, and a few more."""
+    columns = len(np.unique(nx))
+    table = fits.reshape(columns, -1)  # rows of one number of columns, fewest rows of tiles first
+    first = table & (np.cumsum(table, axis=1) <= NEXT_BEST)
+    return np.flatnonzero(first.ravel())
 
 
 def _latency(

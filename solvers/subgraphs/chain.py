@@ -21,10 +21,11 @@ MOST_KEPT = 2
 def cut_order(
     sequences: Sequences, order: Sequence[int], longest: int = LONGEST, should_stop: Callable[[], bool] = lambda: False
 ) -> Chosen | None:
-    """The cheapest cuts of an order; ``None`` where it was stopped or cannot be cut."""
+    """The cheapest cuts of an order, of all operators or of some; ``None`` where it was stopped or cannot be cut."""
     p = sequences.problem
     position = {op: i for i, op in enumerate(order)}
-    last_reader = {t: max(position[op] for op in ops) for t, ops in p.readers.items()}
+    # a reader that is not in the order comes after all of it
+    last_reader = {t: max(position.get(op, len(order)) for op in ops) for t, ops in p.readers.items()}
     start = (0, NOTHING)
     best: dict[tuple[int, Group], float] = {start: 0.0}
     parent: dict[tuple[int, Group], tuple[tuple[int, Group], Group]] = {}

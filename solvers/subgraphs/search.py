@@ -13,11 +13,15 @@ import random
 from collections.abc import Callable, Sequence
 
 from formulations.subgraphs.pricing import connected
-from formulations.subgraphs.sequence import Chosen, Group, Sequences
+from formulations.subgraphs.sequence import NOTHING, Chosen, Group, Sequences
+from instances.subgraphs import Kind, SubgraphProblem
 from solvers.subgraphs.chain import cut_order
 
 LARGEST = 40
 """Most operators in a group."""
+
+WINDOW, MOST_REBUILT = 5, 12
+"""Groups, and operators, that are cut anew at a time."""
 
 COOLING = (0.02, 0.0002)
 """First and last temperature, as shares of the latency."""
@@ -53,7 +57,10 @@ class Annealer:
     # ------------------------------------------------------------------------- moves
 
     def _propose(self, groups: Sequence[Group]) -> list[Group] | None:
-        moves = (self._merge, self._merge, self._hand_over, self._split, self._shift, self._repeat, self._drop)
+        moves = (
+            *(self._merge, self._merge, self._hand_over, self._split, self._shift, self._repeat, self._drop),
+            *(self._rebuild, self._rebuild),
+        )
         return self.random.choice(moves)(list(groups))
 
     def _near(self, groups: list[Group], place: int) -> list[int]:
@@ -175,6 +182,20 @@ class Annealer:
                 changed[at] = groups[at] - {op}
         return [group for group in changed if group]
 
+    def _rebuild(self, groups: list[Group]) -> list[Group] | None:
+        """Cut the operators of a few neighbouring groups anew, in another order."""
+        count = self.random.randint(2, WINDOW)
+        place = self.random.randrange(max(1, len(groups) - count + 1))
+        window = groups[place : place + count]
+        ops = frozenset().union(*window)
+        if len(ops) > MOST_REBUILT or sum(map(len, window)) > len(ops):
+            return None
+        roots = [op for op in self.problem.order if op in ops]
+        self.random.shuffle(roots)
+        order = _depth_first(self.sequences, roots, ops)
+        found = cut_order(self.sequences, order, longest=len(order))
+        return None if found is None else [*groups[:place], *found.groups, *groups[place + count :]]
+
     def _drop(self, groups: list[Group]) -> list[Group] | None:
         """Take back an operator that runs more than once."""
         counted: dict[int, int] = {}
@@ -218,20 +239,64 @@ def siblings_joined(sequences: Sequences, start: Chosen) -> Chosen:
     return best
 
 
-def orders(sequences: Sequences, seed: int) -> list[list[int]]:
-    """Topological orders worth cutting: breadth first, depth first from either end, and drawn at random."""
+def siblings_first(sequences: Sequences, seed: int, should_stop: Callable[[], bool]) -> list[Chosen]:
+    """All products that read one input in one step, and the cuts of what lies before and after it."""
     p = sequences.problem
-    found = [list(p.order), _depth_first(sequences, list(reversed(p.order))), _depth_first(sequences, list(p.order))]
+    found = []
+    for tensor in sorted(p.readers, key=lambda t: -p.size(t) * len(p.readers[t])):
+        siblings = [op for op in p.readers[tensor] if p.op_types[op] is Kind.MATMUL]
+        if tensor in p.maker or len(siblings) < LEAST_SIBLINGS or should_stop():
+            continue
+        group = frozenset(siblings)
+        above = frozenset().union(*(p.ancestors[op] for op in group))
+        if not above.isdisjoint(group) or len(group) > LARGEST or sequences.price(group, NOTHING, NOTHING) is None:
+            continue
+        for roots in _roots(p, seed)[:3]:
+            before = _depth_first(sequences, [op for op in roots if op in above], above)
+            rest = frozenset(range(p.count)) - above - group
+            after = _depth_first(sequences, [op for op in roots if op in rest], rest)
+            cuts = [cut_order(sequences, order, should_stop=should_stop) if order else None for order in (before, after)]
+            if any(order and cut is None for order, cut in zip((before, after), cuts, strict=True)):
+                continue
+            groups = [*(cuts[0].groups if cuts[0] else ()), group, *(cuts[1].groups if cuts[1] else ())]
+            chosen = sequences.evaluate(groups)
+            if chosen is not None:
+                found.append(chosen)
+    return found
+
+
+LEAST_SIBLINGS = 3
+"""Products that share an input, from which on a step of their own is tried."""
+
+
+def _roots(p: SubgraphProblem, seed: int) -> list[list[int]]:
+    """Orders in which to walk back from operators: from the end, from the start, and drawn."""
+    found = [list(reversed(p.order)), list(p.order)]
     draw = random.Random(seed)
     for _ in range(6):
         mixed = list(p.order)
         draw.shuffle(mixed)
-        found.append(_depth_first(sequences, mixed))
+        found.append(mixed)
     return found
 
 
-def _depth_first(sequences: Sequences, roots: Sequence[int]) -> list[int]:
+def orders(sequences: Sequences, seed: int) -> list[list[int]]:
+    """Topological orders worth cutting: breadth first, depth first from either end, and drawn at random."""
     p = sequences.problem
+    deep = [_depth_first(sequences, roots, heavy=heavy) for roots in _roots(p, seed) for heavy in (True, False)]
+    return [list(p.order), *deep]
+
+
+def _depth_first(
+    sequences: Sequences, roots: Sequence[int], within: Group | None = None, heavy: bool = True
+) -> list[int]:
+    """Operators depth first from what they read; of some alone where these are given.
+
+    ``heavy``: of what an operator reads, that with most operators behind it comes first, so that the others' results
+    have less to wait (Sethi and Ullman, J. ACM 17, 1970); else that with the lowest number.
+    """
+    p = sequences.problem
+    weight = p.ancestors
     done: list[int] = []
     seen: set[int] = set()
     for root in roots:
@@ -243,7 +308,9 @@ def _depth_first(sequences: Sequences, roots: Sequence[int]) -> list[int]:
             elif op not in seen:
                 seen.add(op)
                 stack.append((op, True))
-                stack += [(before, False) for before in sorted(p.before[op], reverse=True) if before not in seen]
+                needed = p.before[op] if within is None else p.before[op] & within
+                ranked = sorted(needed, key=lambda o: (len(weight[o]), -o)) if heavy else sorted(needed, reverse=True)
+                stack += [(before, False) for before in ranked if before not in seen]
     return done
 
 
@@ -256,6 +323,8 @@ def starts(sequences: Sequences, seed: int, should_stop: Callable[[], bool]) -> 
             found.append(chosen)
         if should_stop():
             break
+    if not should_stop():
+        found += siblings_first(sequences, seed, should_stop)
     if not found:
         alone = [frozenset((op,)) for op in sequences.problem.order]
         chosen = sequences.evaluate(alone)
