@@ -120,6 +120,12 @@ class Pricer:
             self._known[key] = best
         return self._known[key]
 
+    def may_run(self, ops: frozenset[int]) -> bool:
+        """Whether operators may be a step at all, whatever fits."""
+        if ops not in self._forms:
+            self._forms[ops] = self._form(ops)
+        return self._forms[ops] is not None
+
     @property
     def priced(self) -> int:
         """Profiles priced so far."""
@@ -129,9 +135,7 @@ class Pricer:
         self, ops: frozenset[int], resident: frozenset[int], retained: frozenset[int], split: bool
     ) -> Profile | None:
         """What a group's price depends on; ``None`` where it may not run in one step, or not split (not whole)."""
-        if ops not in self._forms:
-            self._forms[ops] = self._form(ops)
-        form = self._forms[ops]
+        form = self._forms[ops] if self.may_run(ops) else None
         if form is None or form.slices[split] is None:
             return None
         p = self.problem
