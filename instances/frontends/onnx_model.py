@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
+from instances.documents import first_problem
 from instances.errors import InputError
 from instances.frontends.captured import CapturedGraph, CapturedInput, CapturedOutput
 from instances.frontends.extras import need
@@ -57,6 +59,8 @@ def capture_onnx(model: Any, dims: Mapping[str, int] | None = None, name: str = 
     bound = _bind(model, dict(dims or {}), name)
     del bound.graph.value_info[:]
     try:
+        if bound.functions:
+            bound = need("onnx.inliner", "onnx").inline_local_functions(bound)
         bound = onnx.shape_inference.infer_shapes(bound, data_prop=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -66,6 +70,8 @@ def capture_onnx(model: Any, dims: Mapping[str, int] | None = None, name: str = 
 
 def _bind(model: Any, dims: dict[str, int], name: str) -> Any:
     """A copy of a model with its symbolic input dimensions bound."""
+    if wrong := [symbol for symbol, size in dims.items() if size < 1]:
+        raise InputError(f"graph {name}: dimension {wrong[0]!r} is to be {dims[wrong[0]]}; give a size of at least 1")
     bound = type(model)()
     bound.CopyFrom(model)
     initialised = {tensor.name for tensor in bound.graph.initializer}
@@ -96,6 +102,9 @@ def _bind(model: Any, dims: dict[str, int], name: str) -> Any:
 
 _DTYPE_NAMES = {"float32": "float", "float64": "double"}
 """Element types that ONNX calls by another name."""
+
+STANDARD = ("", "ai.onnx")
+"""Domains of the operators that are translated: those of others may mean something else by the same name."""
 
 SIDE_RESULTS = frozenset({"Dropout", "BatchNormalization", "LRN", "MaxPool", "LayerNormalization", "RMSNormalization"})
 """Operators of which the first result alone is of use."""
@@ -130,35 +139,38 @@ class _Reader:
         for tensor in graph.input:
             if tensor.name not in initialised:
                 inputs.append(self._input(tensor.name, "user_input"))
-        missing: dict[str, list[str]] = {}
         for node in graph.node:
             if self._evaluate(node):
                 continue
-            translate = TRANSLATIONS.get(node.op_type)
+            translate = TRANSLATIONS.get(node.op_type) if node.domain in STANDARD else None
             self._check_shapes(node)
             scope = self._scope(node)
             if translate is None:
-                missing.setdefault(node.op_type, []).append(node.name or node.output[0])
                 self.collector.unknown(node, scope)
                 continue
             translate(self.collector, node, self._attributes(node), scope)
-        outputs = tuple(
-            CapturedOutput(name=self.collector.named(tensor.name))
-            for tensor in graph.output
-            if tensor.name not in self.known
-        )
         inputs += self.collector.constants({item.name for item in inputs})
+        made = {item.name for item in inputs} | {item.name for item in self.collector.nodes}
+        results = [self.collector.named(tensor.name) for tensor in graph.output if tensor.name not in self.known]
+        outputs = tuple(CapturedOutput(name=result) for result in results if result in made)  # no statistics of a norm
+        if not self.collector.nodes or not outputs:
+            raise InputError(f"graph {self.name}: holds no operation on its inputs; export the model's forward pass")
         used = {name for node in self.collector.nodes for name in node.inputs} | {item.name for item in outputs}
-        return CapturedGraph(
-            name=self.name,
-            level="onnx",
-            modules=tuple(self.collector.modules),
-            inputs=tuple(item for item in inputs if item.name in used),
-            nodes=tuple(self.collector.nodes),
-            outputs=outputs,
-        )
+        try:
+            return CapturedGraph(
+                name=self.name,
+                level="onnx",
+                modules=tuple(self.collector.modules),
+                inputs=tuple(item for item in inputs if item.name in used),
+                nodes=tuple(self.collector.nodes),
+                outputs=outputs,
+            )
+        except ValidationError as error:
+            raise InputError(f"graph {self.name}: {first_problem(error)}") from None
 
     def _input(self, name: str, kind: str) -> CapturedInput:
+        if name not in self.types:
+            raise InputError(f"graph {self.name}: input {name!r} is no tensor of a known shape; export with shapes")
         shape, dtype = self.types[name]
         return CapturedInput.model_validate(
             {"name": self.collector.named(name), "kind": kind, "shape": shape, "dtype": dtype, "target": name}
@@ -176,6 +188,10 @@ class _Reader:
         name: str = self.onnx.TensorProto.DataType.Name(number).lower()
         return {short: dtype for dtype, short in _DTYPE_NAMES.items()}.get(name, name)
 
+    def _number(self, dtype: str) -> int:
+        number: int = self.onnx.TensorProto.DataType.Value(_DTYPE_NAMES.get(dtype, dtype).upper())
+        return number
+
     def _remember(self, tensor: Any) -> None:
         """Keep a small constant whose data lie in the file."""
         if int(np.prod(tensor.dims, dtype=np.int64)) <= MOST_KNOWN and not tensor.external_data:
@@ -192,7 +208,16 @@ class _Reader:
             shape = self.types[node.input[0]][0][attributes.get("start", 0) : attributes.get("end")]
             self.known[outputs[0]] = np.array(shape, dtype=np.int64)
             return True
+        if node.op_type == "CastLike" and node.input[0] in self.known and node.input[1] in self.types:
+            number = self._number(self.types[node.input[1]][1])  # of the second, the type alone is of use
+            wanted = self.onnx.helper.tensor_dtype_to_np_dtype(number)
+            self.known[outputs[0]] = self.known[node.input[0]].astype(wanted)
+            return True
         if any(name and name not in self.known for name in node.input) or node.op_type.startswith("Random"):
+            return False
+        if node.op_type == "Range":  # known where axes are wanted; else an operator, by which causal masks are told
+            self.collector.ranges[outputs[0]] = np.arange(*(self.known[name].item() for name in node.input))
+            self.types[outputs[0]] = self.collector.ranges[outputs[0]].shape, str(self.known[node.input[0]].dtype)
             return False
         sizes = [self.types.get(name, ((MOST_KNOWN + 1,), ""))[0] for name in outputs]
         if any(int(np.prod(size, dtype=np.int64)) > MOST_KNOWN for size in sizes) and node.op_type != "Constant":
@@ -242,14 +267,13 @@ class _Reader:
         helper = self.onnx.helper
         types, data = {}, {}
         for name in node.input:
-            if name in self.known:
-                array = self.known[name]
+            if name in self.known or name in self.collector.ranges:
+                array = self.known.get(name, self.collector.ranges.get(name))
                 data[name] = self.onnx.numpy_helper.from_array(array, name)
                 types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
             elif name in self.types:
                 shape, dtype = self.types[name]
-                number = self.onnx.TensorProto.DataType.Value(_DTYPE_NAMES.get(dtype, dtype).upper())
-                types[name] = helper.make_tensor_type_proto(number, shape)
+                types[name] = helper.make_tensor_type_proto(self._number(dtype), shape)
         version = next((item.version for item in self.model.opset_import if item.domain == node.domain), 1)
         try:
             schema = self.onnx.defs.get_schema(node.op_type, version, node.domain)

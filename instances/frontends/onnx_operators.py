@@ -36,6 +36,7 @@ class Collector:
         self.known = known
         self.nodes: list[CapturedNode] = []
         self.modules: dict[Scope, int] = {}
+        self.ranges: Known = {}
         self._constants: dict[str, CapturedInput] = {}
         self._count = 0
 
@@ -53,11 +54,11 @@ class Collector:
         if index >= len(node.input) or not node.input[index]:
             return default
         name = node.input[index]
-        if name not in self.known:
+        if name not in self.known and name not in self.ranges:
             raise InputError(
                 f"operator {node.op_type} {node.name!r} takes {name!r} from a computation; export with static shapes"
             )
-        return [int(value) for value in np.asarray(self.known[name]).reshape(-1)]
+        return [int(value) for value in np.asarray(self.known.get(name, self.ranges.get(name))).reshape(-1)]
 
     def operand(self, name: str) -> Any:
         """A tensor as an argument: a number where it is a known scalar."""
@@ -127,7 +128,7 @@ class Collector:
     def unknown(self, node: Any, scope: Scope) -> None:
         """An operator without a translation, under its own name."""
         args = [self.operand(name) for name in node.input if name]
-        self.finish(node, f"onnx.{node.op_type}", args, scope)
+        self.finish(node, f"{node.domain or 'onnx'}.{node.op_type}", args, scope)
 
 
 def _references(args: Any) -> list[str]:
@@ -213,6 +214,8 @@ ELEMENTWISE = {
 def _elementwise(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
     op = f"aten.{ELEMENTWISE[node.op_type]}"
     args = [c.operand(name) for name in node.input if name]
+    if node.op_type in ("Add", "Mul") and len(args) == 2 and not isinstance(args[0], str):
+        args = args[::-1]  # the number last, as torch has it
     if node.op_type in ("Dropout", "BatchNormalization"):
         args = args[:1] if node.op_type == "Dropout" else args
     names = [name for name in node.output if name]
