@@ -268,7 +268,7 @@ class _Reader:
         types, data = {}, {}
         for name in node.input:
             if name in self.known or name in self.collector.ranges:
-                array = self.known.get(name, self.collector.ranges.get(name))
+                array = self.known[name] if name in self.known else self.collector.ranges[name]
                 data[name] = self.onnx.numpy_helper.from_array(array, name)
                 types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
             elif name in self.types:

@@ -127,7 +127,7 @@ def placeholder_kinds(module: GraphModule, inputs: Sequence[Any] | None = None) 
 
     given = list(_placeholders(module, inputs))
     # torch.export calls parameters p_, buffers b_; make_fx numbers all arguments: one called b is b_1, and no buffer
-    exported = not all(re.search(r"_\d+$", str(node.target)) for node, _ in given)
+    exported = any(not re.search(r"_\d+$", str(node.target)) for node, _ in given)
     kinds = []
     for node, example in given:
         text = str(node.target)
@@ -279,7 +279,7 @@ class _Walker:
             )
             env[node.name] = f"%{label}"
 
-    def _call(self, module: GraphModule, node: Node, prefix: str, env: dict[str, str]) -> None:
+    def _call(self, module: GraphModule, node: Node, prefix: str, env: dict[str, Any]) -> None:
         import torch
 
         label = f"{prefix}{node.name}"
