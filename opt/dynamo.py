@@ -219,7 +219,10 @@ def _inner(inner: Any, said: list[str]) -> Compiler:
         try:
             from torch._dynamo.backends.registry import lookup_backend
 
-            return lookup_backend(inner)  # type: ignore[no-any-return]
+            found = lookup_backend(inner)  # which gives back what is no name
+            if not callable(found):
+                raise InputError(f"inner backend {inner!r} is neither a name nor a function")
+            return found  # type: ignore[no-any-return]
         except Exception as error:
             said.append(f"inner backend {inner!r} cannot be had ({type(error).__name__}); the graph runs eagerly")
     return _eager
