@@ -23,6 +23,9 @@ from instances.frontends.onnx_operators import TRANSLATIONS, Collector, Known
 MOST_KNOWN = 100_000
 """Largest constant that is read (elements): axes, shapes and indices are smaller, weights are larger."""
 
+MOST_SEEN = 2**24
+"""The same of truth values, which are masks and no weights."""
+
 
 def read_onnx(path: str | Path, dims: Mapping[str, int] | None = None, name: str = "") -> CapturedGraph:
     """The captured graph of an ONNX file.
@@ -149,6 +152,8 @@ class _Reader:
                 self.collector.unknown(node, scope)
                 continue
             translate(self.collector, node, self._attributes(node), scope)
+        drawn = {self.collector.named(name) for name in self.collector.triangles}
+        inputs = [item for item in inputs if item.name not in drawn]
         inputs += self.collector.constants({item.name for item in inputs})
         made = {item.name for item in inputs} | {item.name for item in self.collector.nodes}
         results = [self.collector.named(tensor.name) for tensor in graph.output if tensor.name not in self.known]
@@ -194,7 +199,8 @@ class _Reader:
 
     def _remember(self, tensor: Any) -> None:
         """Keep a small constant whose data lie in the file."""
-        if int(np.prod(tensor.dims, dtype=np.int64)) <= MOST_KNOWN and not tensor.external_data:
+        most = MOST_SEEN if tensor.data_type == self.onnx.TensorProto.BOOL else MOST_KNOWN
+        if int(np.prod(tensor.dims, dtype=np.int64)) <= most and not tensor.external_data:
             try:
                 self.known[tensor.name] = self.onnx.numpy_helper.to_array(tensor)
             except Exception:  # an element type that numpy has no name for: not needed as an argument

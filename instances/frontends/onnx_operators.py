@@ -37,6 +37,7 @@ class Collector:
         self.nodes: list[CapturedNode] = []
         self.modules: dict[Scope, int] = {}
         self.ranges: Known = {}
+        self.triangles: set[str] = set()
         self._constants: dict[str, CapturedInput] = {}
         self._count = 0
 
@@ -68,12 +69,22 @@ class Collector:
                 item = value.reshape(-1)[0]
                 return float(item) if np.issubdtype(value.dtype, np.floating) else int(item)
             shape, dtype = self.types.get(name, (tuple(value.shape), str(value.dtype)))
+            if name in self.triangles or _is_triangle(value):
+                return self._triangle(name, shape, dtype)
             self._constants.setdefault(
                 name,
                 CapturedInput.model_validate(
                     {"name": self.named(name), "kind": "constant", "shape": shape, "dtype": dtype, "target": name}
                 ),
             )
+        return f"%{self.named(name)}"
+
+    def _triangle(self, name: str, shape: tuple[int, ...], dtype: str) -> str:
+        """A causal mask that the exporter has worked out, as what it was worked out from."""
+        if name not in self.triangles:
+            self.triangles.add(name)
+            ones = self.add("aten.ones.default", [list(shape)], [(shape, dtype)], ("", ""))
+            self.add("aten.tril.default", [ones], [(shape, dtype)], ("", ""), self.named(name))
         return f"%{self.named(name)}"
 
     def constants(self, declared: set[str]) -> list[CapturedInput]:
@@ -129,6 +140,17 @@ class Collector:
         """An operator without a translation, under its own name."""
         args = [self.operand(name) for name in node.input if name]
         self.finish(node, f"{node.domain or 'onnx'}.{node.op_type}", args, scope)
+
+
+def _is_triangle(value: Any) -> bool:
+    """Whether a mask lets each row see what is before it, and its last what is there: by truth, or by what is added."""
+    if value.ndim < 2 or value.shape[-2] < 2 or value.dtype.kind not in "bf":
+        return False
+    seen = value if value.dtype.kind == "b" else value == 0
+    if value.dtype.kind == "f" and not np.all(seen | (value < -1000)):
+        return False
+    rows, columns = value.shape[-2:]
+    return bool(np.array_equal(seen, np.broadcast_to(np.tri(rows, columns, columns - rows, dtype=bool), seen.shape)))
 
 
 def _references(args: Any) -> list[str]:
@@ -296,9 +318,8 @@ def _gather(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -
     axis = int(attributes.get("axis", 0)) % max(1, len(c.shape(node.input[0])))
     value, index = c.operand(node.input[0]), c.operand(node.input[1])
     if isinstance(index, int):
-        op = "aten.select.int" if not c.shape(node.input[1]) else "aten.narrow"
-        if op == "aten.select.int":
-            c.finish(node, op, [value, axis, index], scope)
+        if not c.shape(node.input[1]):
+            c.finish(node, "aten.select.int", [value, axis, index], scope)
         else:
             end = index + 1 if index != -1 else 2**31
             c.finish(node, "aten.slice.Tensor", [value, axis, index, end, 1], scope)
@@ -364,10 +385,7 @@ def _topk(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> 
     c.finish(node, "aten.topk.default", [c.operand(node.input[0]), kept, axis], scope)
 
 
-POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool")
-
-
-@translates(*POOLS)
+@translates("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool")
 def _pool(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
     window = [int(size) for size in attributes.get("kernel_shape", c.shape(node.input[0])[2:])]
     names = [name for name in node.output if name]
