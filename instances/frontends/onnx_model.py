@@ -60,6 +60,7 @@ def capture_onnx(model: Any, dims: Mapping[str, int] | None = None, name: str = 
     """The captured graph of a loaded model; as :func:`read_onnx`."""
     onnx = need("onnx", "onnx")
     bound = _bind(model, dict(dims or {}), name)
+    declared = [*model.graph.value_info, *model.graph.output]
     del bound.graph.value_info[:]
     try:
         if bound.functions:
@@ -68,7 +69,7 @@ def capture_onnx(model: Any, dims: Mapping[str, int] | None = None, name: str = 
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"graph {name}: shapes cannot be inferred ({reason}); export it again") from None
-    return _Reader(onnx, bound, name).read()
+    return _Reader(onnx, bound, name, declared).read()
 
 
 def _bind(model: Any, dims: dict[str, int], name: str) -> Any:
@@ -116,10 +117,11 @@ SIDE_RESULTS = frozenset({"Dropout", "BatchNormalization", "LRN", "MaxPool", "La
 class _Reader:
     """Walks the nodes of one model."""
 
-    def __init__(self, onnx: Any, model: Any, name: str) -> None:
+    def __init__(self, onnx: Any, model: Any, name: str, declared: list[Any]) -> None:
         self.onnx = onnx
         self.model = model
         self.name = name
+        self.declared = {tensor.name: tensor for tensor in declared}
         self.types: dict[str, tuple[tuple[int, ...], str]] = {}
         self.known: Known = {}
         self.collector = Collector(self.types, self.known)
@@ -261,6 +263,9 @@ class _Reader:
         wanted = node.output[:1] if node.op_type in SIDE_RESULTS else node.output
         if any(name and name not in self.types for name in wanted):
             self._infer(node)
+        for name in wanted:
+            if name not in self.types and name in self.declared:  # no rule for its shape: as the file has it
+                self._declare(self.declared[name])
         for name in (*node.input, *wanted):
             if name and name not in self.types and name not in self.known:
                 raise InputError(

@@ -61,11 +61,11 @@ class Collector:
             )
         return [int(value) for value in np.asarray(self.known.get(name, self.ranges.get(name))).reshape(-1)]
 
-    def operand(self, name: str) -> Any:
-        """A tensor as an argument: a number where it is a known scalar."""
+    def operand(self, name: str, number: bool = True) -> Any:
+        """A tensor as an argument: a number where it is a known scalar, and may be one."""
         if name in self.known:
             value = np.asarray(self.known[name])
-            if value.size == 1:
+            if value.size == 1 and number:
                 item = value.reshape(-1)[0]
                 return float(item) if np.issubdtype(value.dtype, np.floating) else int(item)
             shape, dtype = self.types.get(name, (tuple(value.shape), str(value.dtype)))
@@ -109,7 +109,7 @@ class Collector:
         """One captured node; returns the reference to its (first) result."""
         if not name:
             self._count += 1
-            name = f"onnx_{self._count}"
+            name = f"onnx#{self._count}"
         module = self.modules.setdefault(scope, len(self.modules)) if scope != ("", "") else None
         node = CapturedNode.model_validate(
             {
@@ -306,10 +306,7 @@ def _split(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) ->
 
 @translates("Concat")
 def _concat(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
-    pieces = [c.operand(name) if c.shape(name) else f"%{c.named(name)}" for name in node.input]
-    if not all(isinstance(piece, str) for piece in pieces):
-        c.unknown(node, scope)
-        return
+    pieces = [c.operand(name, number=False) for name in node.input]
     c.finish(node, "aten.cat.default", [pieces, int(attributes["axis"])], scope)
 
 
@@ -418,12 +415,12 @@ def _rotary(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -
 
 @translates("MatMul")
 def _matmul(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
-    c.finish(node, "aten.matmul.default", [c.operand(node.input[0]), c.operand(node.input[1])], scope)
+    c.finish(node, "aten.matmul.default", [c.operand(name, number=False) for name in node.input], scope)
 
 
 @translates("Gemm")
 def _gemm(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
-    left, right = c.operand(node.input[0]), c.operand(node.input[1])
+    left, right = (c.operand(name, number=False) for name in node.input[:2])
     dtype = c.types[node.output[0]][1]
     if attributes.get("transA"):
         rows, columns = c.shape(node.input[0])
@@ -432,7 +429,7 @@ def _gemm(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> 
         rows, columns = c.shape(node.input[1])
         right = c.add("aten.permute.default", [right, [1, 0]], [((columns, rows), dtype)], scope)
     if len(node.input) > 2 and node.input[2]:
-        c.finish(node, "aten.addmm.default", [c.operand(node.input[2]), left, right], scope)
+        c.finish(node, "aten.addmm.default", [c.operand(node.input[2], number=False), left, right], scope)
         return
     c.finish(node, "aten.mm.default", [left, right], scope)
 
@@ -441,13 +438,13 @@ def _gemm(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> 
 def _einsum(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
     equation = attributes["equation"]
     text = equation.decode() if isinstance(equation, bytes) else str(equation)
-    c.finish(node, "aten.einsum.default", [text, [c.operand(name) for name in node.input]], scope)
+    c.finish(node, "aten.einsum.default", [text, [c.operand(name, number=False) for name in node.input]], scope)
 
 
 @translates("Conv")
 def _conv(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
-    args = [c.operand(name) for name in node.input[:2]]
-    bias = c.operand(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    args = [c.operand(name, number=False) for name in node.input[:2]]
+    bias = c.operand(node.input[2], number=False) if len(node.input) > 2 and node.input[2] else None
     groups = int(attributes.get("group", 1))
     c.finish(node, "aten.conv2d.default", [*args, bias, [1], [0], [1], groups], scope)
 
@@ -462,7 +459,7 @@ def _attention(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope
     operands = []
     shapes = []
     for name, heads in zip(names[:3], (q_heads, kv_heads, kv_heads), strict=True):
-        value, shape, dtype = c.operand(name), c.shape(name), c.types[name][1]
+        value, shape, dtype = c.operand(name, number=False), c.shape(name), c.types[name][1]
         if flat:
             shape = (shape[0], shape[1], heads, shape[2] // heads)
             value = c.add("aten.view.default", [value, list(shape)], [(shape, dtype)], scope)
