@@ -6,6 +6,7 @@ read, or was written by another release, is planned anew and replaced; a folder 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -211,6 +212,8 @@ def _look_up(path: Path | None, key: str) -> CachedPlan | None:
     """What the cache holds under a key; nothing where the file is missing, broken or another's."""
     if path is None:
         return None
+    collects = gc.isenabled()
+    gc.disable()  # all that is read is kept: to look for garbage in between takes longer than to read
     try:
         found = CachedPlan.model_validate_json(path.read_bytes())  # faster than a reader that tells what is wrong
     except FileNotFoundError:
@@ -218,6 +221,9 @@ def _look_up(path: Path | None, key: str) -> CachedPlan | None:
     except (OSError, ValueError) as error:
         _log.info("%s: planned anew (%s)", path, type(error).__name__)
         return None
+    finally:
+        if collects:
+            gc.enable()
     kernels = {kernel.id for kernel in found.plan.kernels}
     whole = found.schema_version == SCHEMA_VERSION and kernels.issuperset(found.nodes.values())
     return found if found.key == key and whole else None

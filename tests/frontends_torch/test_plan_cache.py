@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import subprocess
@@ -64,6 +65,7 @@ def test_a_graph_seen_before_is_not_planned_again(tmp_path: Path, monkeypatch: p
     )
     assert second.cached and second.path == first.path
     assert (second.plan, second.nodes, second.notes) == (first.plan, first.nodes, first.notes)
+    assert gc.isenabled()
 
 
 def test_what_makes_another_plan_makes_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
