@@ -26,7 +26,7 @@ def linear(low: Lowering, step: Step) -> None:
 def matmul(low: Lowering, step: Step) -> None:
     """``left @ right``, axes before the last two in common or repeated."""
     left, right = (step.args[1], step.args[2]) if step.op == "baddbmm" else (step.args[0], step.args[1])
-    bias = step.args[0] if step.op == "baddbmm" else None
+    bias = step.args[0] if step.op == "baddbmm" else step.kwargs.get("bias")
     _matmul(low, step, left, low.view(right), bias)
 
 
