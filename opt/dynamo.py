@@ -16,13 +16,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instances.errors import InputError
+from instances.errors import InputError, TilewrightError
+from instances.frontends.captured import CapturedGraph
 from opt.embedding import Planned, PlanOptions, plan_graph
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 Compiled = Callable[..., Any]
+Compiler = Callable[..., Compiled]
 
 _log = logging.getLogger(__name__)
 
@@ -64,84 +66,124 @@ def backend(
     callable
         The graph, compiled by the inner backend.
     """
-    given = dict(options or {})
+    given: dict[str, Any] = {}
+    said: list[str] = []
     try:
-        planned = _plan(module, inputs, given)
+        given.update(options or {})
+        planned = _plan(module, inputs, given, said)
         _annotate(module, planned)
-        _hand_over(planned, given)
     except Exception as error:  # whatever it is, the model must run
         _log.debug("where planning ended", exc_info=True)
-        _warn(f"tilewright could not plan this graph ({type(error).__name__}: {error}); it runs unplanned")
-    return _inner(module, inputs, given.get("inner"))
+        said.append(f"{_reason(error)}; this graph runs without a plan")
+    else:
+        try:
+            _hand_over(planned, given)
+        except Exception as error:  # of a folder, or of the function that is to be called
+            said.append(f"{_reason(error)}; the plan is on the graph alone")
+    inner = _inner(given.get("inner"), said)
+    _warn(said)
+    return inner(module, inputs)
 
 
-def _plan(module: GraphModule, inputs: Sequence[Any], given: dict[str, Any]) -> Planned:
-    """The plan of a graph; from the greedy heuristic where what was asked for cannot be had."""
-    known = _OURS | _PLANNING
-    if strangers := sorted(set(given) - known):
-        raise InputError(f"option {strangers[0]!r} is unknown; choose from {', '.join(sorted(known))}")
-    asked = {key: value for key, value in given.items() if key in _PLANNING}
-    if "time_limit" in asked:
-        asked["time_limit_s"] = asked.pop("time_limit")
-    options = PlanOptions(**asked)
+def _plan(module: GraphModule, inputs: Sequence[Any], given: Mapping[str, Any], said: list[str]) -> Planned:
+    """The plan of a graph; from the greedy heuristic where what was asked for cannot be had, which is then said."""
 
-    def capture() -> Any:
+    def capture() -> CapturedGraph:
         from instances.frontends.torch_program import capture_torch
 
         return capture_torch(module, "dynamo", inputs)
 
     fingerprint = graph_fingerprint(module, inputs)
     try:
-        planned = plan_graph(fingerprint, capture, options)
+        planned = plan_graph(fingerprint, capture, _options(given))
     except Exception as error:
-        if options.solver == "greedy":
-            raise
         _log.debug("where the search ended", exc_info=True)
-        _warn(f"tilewright fell back to the greedy plan ({type(error).__name__}: {error})")
-        simple = PlanOptions(
-            machine=options.machine, solver="greedy", max_group=options.max_group, allow_unknown=True, cache=""
-        )
-        planned = plan_graph(fingerprint, capture, simple)
-    for note in planned.notes:
-        _warn(f"tilewright: {note}")
+        found = {key: given[key] for key in ("machine", "max_group") if key in given}
+        planned = plan_graph(fingerprint, capture, PlanOptions(**found, solver="greedy", allow_unknown=True, cache=""))
+        said.append(f"{_reason(error)}; fell back to the greedy plan")
+    said += planned.notes
     return planned
 
 
-def graph_fingerprint(module: GraphModule, inputs: Sequence[Any]) -> str:
-    """SHA-256 of a graph as Dynamo captured it: operations, arguments, shapes and types; no weights and no names."""
-    import torch
+def _options(given: Mapping[str, Any]) -> PlanOptions:
+    """How to plan; :class:`InputError` where an option is not one."""
+    known = _OURS | _PLANNING
+    if strangers := sorted(set(given) - known, key=str):
+        raise InputError(f"option {strangers[0]!r} is unknown; choose from {', '.join(sorted(known))}")
+    asked = {key: value for key, value in given.items() if key in _PLANNING}
+    if "time_limit" in asked:
+        asked["time_limit_s"] = asked.pop("time_limit")
+    return PlanOptions(**asked)
 
-    number: dict[Any, int] = {}
 
-    def describe(value: Any) -> str:
-        if isinstance(value, torch.fx.Node):
-            return f"%{number[value]}"
-        if isinstance(value, torch.Tensor):
-            return f"{tuple(map(str, value.shape))}{value.dtype}"
-        if isinstance(value, list | tuple):
-            return f"[{','.join(map(describe, value))}]"
+def graph_fingerprint(module: GraphModule, inputs: Sequence[Any] | None = None) -> str:
+    """SHA-256 of a graph as Dynamo captured it: operations with their names, arguments, shapes and types, regions that
+    it calls. Neither weights nor their names are in it: equal layers of a model share a plan."""
+    from instances.frontends.torch_program import placeholder_kinds
+
+    kinds = placeholder_kinds(module, inputs)
+    describe = _Describer()
+    lines: list[str] = []
+    for node in module.graph.nodes:
+        value = node.meta.get("example_value", node.meta.get("val"))
+        if node.op == "placeholder":
+            place = len(lines)
+            if value is None and inputs is not None and place < len(inputs):
+                value = inputs[place]
+            describe.names[node] = f"%{place}"
+            lines.append(f"{kinds[place][0]} {describe(value)}")
+            continue
+        describe.names[node] = f"%{node.name}"
+        called = node.target if isinstance(node.target, str) else _qualified(node.target)
+        if node.op in ("get_attr", "call_module"):
+            called = describe.attribute(module, called)
+        lines.append(f"{node.name} {called} {describe(node.args)} {describe(node.kwargs)} {describe(value)}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+PLAIN = frozenset([int, str, float, bool])
+SEQUENCES = (list, tuple)
+
+
+class _Describer:
+    """Writes values as texts that are the same in every process; ``names`` are those of the nodes seen so far."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+        self._symbols = (torch.SymInt, torch.SymFloat, torch.SymBool)
+        self.names: dict[Any, str] = {}
+
+    def __call__(self, value: Any) -> str:
+        if value is None or type(value) in PLAIN:
+            return repr(value)
+        if isinstance(value, self._torch.fx.Node):
+            return self.names[value]
+        if isinstance(value, SEQUENCES):
+            return f"[{','.join([self(inner) for inner in value])}]"
+        if isinstance(value, self._torch.Tensor):
+            shape = value.shape
+            fixed = {*map(type, shape)} <= PLAIN
+            return f"{value.dtype}{shape if fixed else self(tuple(shape))}"
         if isinstance(value, dict):
-            return f"{{{','.join(f'{key}:{describe(inner)}' for key, inner in value.items())}}}"
+            return f"{{{','.join([f'{key}:{self(inner)}' for key, inner in value.items()])}}}" if value else "{}"
+        if isinstance(value, self._symbols):
+            return str(value.node.hint)  # a plan is for the size that the graph was captured with
         if isinstance(value, slice):
-            return f"slice({describe(value.start)},{describe(value.stop)},{describe(value.step)})"
+            return f"slice{self((value.start, value.stop, value.step))}"
         return repr(value)
 
-    hasher = hashlib.sha256()
-    places = iter(inputs)
-    for index, node in enumerate(module.graph.nodes):
-        number[node] = index
-        target = node.target if isinstance(node.target, str) else _qualified(node.target)
-        if node.op == "placeholder":
-            # a parameter is told from an input by its name's path, which is the same in every process
-            kind = "weight" if "_parameters_" in target or "_buffers_" in target else "input"
-            known = next(places, None)
-            text = f"{kind} {describe(node.meta.get('example_value', known))}"
-        else:
-            text = f"{node.op} {target} {describe(node.args)} {describe(node.kwargs)}"
-            text += f" {describe(node.meta.get('example_value'))}"
-        hasher.update(text.encode())
-        hasher.update(b"\n")
-    return hasher.hexdigest()
+    def attribute(self, module: GraphModule, path: str) -> str:
+        """What a graph keeps under a name: a region by its fingerprint, a module or a tensor by its form."""
+        value: Any = module
+        for part in path.split("."):
+            value = getattr(value, part, None)
+        if isinstance(value, self._torch.fx.GraphModule):
+            return graph_fingerprint(value)
+        if isinstance(value, self._torch.nn.Module):
+            return f"{value!r} {self(list(value.state_dict().values()))}"
+        return self(value)
 
 
 def _qualified(target: Any) -> str:
@@ -169,21 +211,40 @@ def _hand_over(planned: Planned, given: Mapping[str, Any]) -> None:
         given["on_plan"](planned)
 
 
-def _inner(module: GraphModule, inputs: Sequence[Any], inner: Any) -> Compiled:
-    """What runs the graph."""
-    if inner is None or inner == "eager":
-        return module.forward  # type: ignore[no-any-return]
+def _inner(inner: Any, said: list[str]) -> Compiler:
+    """What compiles the graph: eager where what was asked for is none. Errors of a compiler are its own."""
     if callable(inner):
-        return inner(module, inputs)  # type: ignore[no-any-return]
-    from torch._dynamo.backends.registry import lookup_backend
+        return inner  # type: ignore[no-any-return]
+    if inner not in (None, "eager"):
+        try:
+            from torch._dynamo.backends.registry import lookup_backend
 
-    return lookup_backend(inner)(module, inputs)  # type: ignore[no-any-return]
+            found = lookup_backend(inner)  # which gives back what is no name
+            if not callable(found):
+                raise InputError(f"inner backend {inner!r} is neither a name nor a function")
+            return found  # type: ignore[no-any-return]
+        except Exception as error:
+            said.append(f"inner backend {inner!r} cannot be had ({type(error).__name__}); the graph runs eagerly")
+    return _eager
 
 
-def _warn(message: str) -> None:
-    """Warn of something once in the life of the process."""
+def _eager(module: GraphModule, inputs: Sequence[Any]) -> Compiled:
+    return module.forward  # type: ignore[no-any-return]
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())[:400]
+    return text if isinstance(error, TilewrightError) else f"{type(error).__name__}: {text}"
+
+
+def _warn(said: list[str]) -> None:
+    """Warn in one sentence of what did not go as asked, once in the life of the process."""
+    message = f"tilewright: {'; '.join(said)}"
     with _warning:
-        if message in _warned:
+        if not said or message in _warned:
             return
         _warned.add(message)
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    except RuntimeWarning:  # the user's filters make errors of warnings; the build goes on all the same
+        _log.warning("%s", message)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
+from instances.documents import first_problem
 from instances.errors import InputError
 from instances.frontends.captured import CapturedGraph, CapturedInput, CapturedOutput
 from instances.frontends.extras import need
@@ -20,6 +22,9 @@ from instances.frontends.onnx_operators import TRANSLATIONS, Collector, Known
 
 MOST_KNOWN = 100_000
 """Largest constant that is read (elements): axes, shapes and indices are smaller, weights are larger."""
+
+MOST_SEEN = 2**24
+"""The same of truth values, which are masks and no weights."""
 
 
 def read_onnx(path: str | Path, dims: Mapping[str, int] | None = None, name: str = "") -> CapturedGraph:
@@ -55,17 +60,22 @@ def capture_onnx(model: Any, dims: Mapping[str, int] | None = None, name: str = 
     """The captured graph of a loaded model; as :func:`read_onnx`."""
     onnx = need("onnx", "onnx")
     bound = _bind(model, dict(dims or {}), name)
+    declared = [*model.graph.value_info, *model.graph.output]
     del bound.graph.value_info[:]
     try:
+        if bound.functions:
+            bound = need("onnx.inliner", "onnx").inline_local_functions(bound)
         bound = onnx.shape_inference.infer_shapes(bound, data_prop=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"graph {name}: shapes cannot be inferred ({reason}); export it again") from None
-    return _Reader(onnx, bound, name).read()
+    return _Reader(onnx, bound, name, declared).read()
 
 
 def _bind(model: Any, dims: dict[str, int], name: str) -> Any:
     """A copy of a model with its symbolic input dimensions bound."""
+    if wrong := [symbol for symbol, size in dims.items() if size < 1]:
+        raise InputError(f"graph {name}: dimension {wrong[0]!r} is to be {dims[wrong[0]]}; give a size of at least 1")
     bound = type(model)()
     bound.CopyFrom(model)
     initialised = {tensor.name for tensor in bound.graph.initializer}
@@ -97,6 +107,9 @@ def _bind(model: Any, dims: dict[str, int], name: str) -> Any:
 _DTYPE_NAMES = {"float32": "float", "float64": "double"}
 """Element types that ONNX calls by another name."""
 
+STANDARD = ("", "ai.onnx")
+"""Domains of the operators that are translated: those of others may mean something else by the same name."""
+
 SIDE_RESULTS = frozenset({"Dropout", "BatchNormalization", "LRN", "MaxPool", "LayerNormalization", "RMSNormalization"})
 """Operators of which the first result alone is of use."""
 
@@ -104,10 +117,11 @@ SIDE_RESULTS = frozenset({"Dropout", "BatchNormalization", "LRN", "MaxPool", "La
 class _Reader:
     """Walks the nodes of one model."""
 
-    def __init__(self, onnx: Any, model: Any, name: str) -> None:
+    def __init__(self, onnx: Any, model: Any, name: str, declared: list[Any]) -> None:
         self.onnx = onnx
         self.model = model
         self.name = name
+        self.declared = {tensor.name: tensor for tensor in declared}
         self.types: dict[str, tuple[tuple[int, ...], str]] = {}
         self.known: Known = {}
         self.collector = Collector(self.types, self.known)
@@ -130,35 +144,40 @@ class _Reader:
         for tensor in graph.input:
             if tensor.name not in initialised:
                 inputs.append(self._input(tensor.name, "user_input"))
-        missing: dict[str, list[str]] = {}
         for node in graph.node:
             if self._evaluate(node):
                 continue
-            translate = TRANSLATIONS.get(node.op_type)
+            translate = TRANSLATIONS.get(node.op_type) if node.domain in STANDARD else None
             self._check_shapes(node)
             scope = self._scope(node)
             if translate is None:
-                missing.setdefault(node.op_type, []).append(node.name or node.output[0])
                 self.collector.unknown(node, scope)
                 continue
             translate(self.collector, node, self._attributes(node), scope)
-        outputs = tuple(
-            CapturedOutput(name=self.collector.named(tensor.name))
-            for tensor in graph.output
-            if tensor.name not in self.known
-        )
+        drawn = {self.collector.named(name) for name in self.collector.triangles}
+        inputs = [item for item in inputs if item.name not in drawn]
         inputs += self.collector.constants({item.name for item in inputs})
+        made = {item.name for item in inputs} | {item.name for item in self.collector.nodes}
+        results = [self.collector.named(tensor.name) for tensor in graph.output if tensor.name not in self.known]
+        outputs = tuple(CapturedOutput(name=result) for result in results if result in made)  # no statistics of a norm
+        if not self.collector.nodes or not outputs:
+            raise InputError(f"graph {self.name}: holds no operation on its inputs; export the model's forward pass")
         used = {name for node in self.collector.nodes for name in node.inputs} | {item.name for item in outputs}
-        return CapturedGraph(
-            name=self.name,
-            level="onnx",
-            modules=tuple(self.collector.modules),
-            inputs=tuple(item for item in inputs if item.name in used),
-            nodes=tuple(self.collector.nodes),
-            outputs=outputs,
-        )
+        try:
+            return CapturedGraph(
+                name=self.name,
+                level="onnx",
+                modules=tuple(self.collector.modules),
+                inputs=tuple(item for item in inputs if item.name in used),
+                nodes=tuple(self.collector.nodes),
+                outputs=outputs,
+            )
+        except ValidationError as error:
+            raise InputError(f"graph {self.name}: {first_problem(error)}") from None
 
     def _input(self, name: str, kind: str) -> CapturedInput:
+        if name not in self.types:
+            raise InputError(f"graph {self.name}: input {name!r} is no tensor of a known shape; export with shapes")
         shape, dtype = self.types[name]
         return CapturedInput.model_validate(
             {"name": self.collector.named(name), "kind": kind, "shape": shape, "dtype": dtype, "target": name}
@@ -176,9 +195,14 @@ class _Reader:
         name: str = self.onnx.TensorProto.DataType.Name(number).lower()
         return {short: dtype for dtype, short in _DTYPE_NAMES.items()}.get(name, name)
 
+    def _number(self, dtype: str) -> int:
+        number: int = self.onnx.TensorProto.DataType.Value(_DTYPE_NAMES.get(dtype, dtype).upper())
+        return number
+
     def _remember(self, tensor: Any) -> None:
         """Keep a small constant whose data lie in the file."""
-        if int(np.prod(tensor.dims, dtype=np.int64)) <= MOST_KNOWN and not tensor.external_data:
+        most = MOST_SEEN if tensor.data_type == self.onnx.TensorProto.BOOL else MOST_KNOWN
+        if int(np.prod(tensor.dims, dtype=np.int64)) <= most and not tensor.external_data:
             try:
                 self.known[tensor.name] = self.onnx.numpy_helper.to_array(tensor)
             except Exception:  # an element type that numpy has no name for: not needed as an argument
@@ -192,7 +216,16 @@ class _Reader:
             shape = self.types[node.input[0]][0][attributes.get("start", 0) : attributes.get("end")]
             self.known[outputs[0]] = np.array(shape, dtype=np.int64)
             return True
+        if node.op_type == "CastLike" and node.input[0] in self.known and node.input[1] in self.types:
+            number = self._number(self.types[node.input[1]][1])  # of the second, the type alone is of use
+            wanted = self.onnx.helper.tensor_dtype_to_np_dtype(number)
+            self.known[outputs[0]] = self.known[node.input[0]].astype(wanted)
+            return True
         if any(name and name not in self.known for name in node.input) or node.op_type.startswith("Random"):
+            return False
+        if node.op_type == "Range":  # known where axes are wanted; else an operator, by which causal masks are told
+            self.collector.ranges[outputs[0]] = np.arange(*(self.known[name].item() for name in node.input))
+            self.types[outputs[0]] = self.collector.ranges[outputs[0]].shape, str(self.known[node.input[0]].dtype)
             return False
         sizes = [self.types.get(name, ((MOST_KNOWN + 1,), ""))[0] for name in outputs]
         if any(int(np.prod(size, dtype=np.int64)) > MOST_KNOWN for size in sizes) and node.op_type != "Constant":
@@ -230,6 +263,9 @@ class _Reader:
         wanted = node.output[:1] if node.op_type in SIDE_RESULTS else node.output
         if any(name and name not in self.types for name in wanted):
             self._infer(node)
+        for name in wanted:
+            if name not in self.types and name in self.declared:  # no rule for its shape: as the file has it
+                self._declare(self.declared[name])
         for name in (*node.input, *wanted):
             if name and name not in self.types and name not in self.known:
                 raise InputError(
@@ -242,14 +278,13 @@ class _Reader:
         helper = self.onnx.helper
         types, data = {}, {}
         for name in node.input:
-            if name in self.known:
-                array = self.known[name]
+            if name in self.known or name in self.collector.ranges:
+                array = self.known[name] if name in self.known else self.collector.ranges[name]
                 data[name] = self.onnx.numpy_helper.from_array(array, name)
                 types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
             elif name in self.types:
                 shape, dtype = self.types[name]
-                number = self.onnx.TensorProto.DataType.Value(_DTYPE_NAMES.get(dtype, dtype).upper())
-                types[name] = helper.make_tensor_type_proto(number, shape)
+                types[name] = helper.make_tensor_type_proto(self._number(dtype), shape)
         version = next((item.version for item in self.model.opset_import if item.domain == node.domain), 1)
         try:
             schema = self.onnx.defs.get_schema(node.op_type, version, node.domain)

@@ -36,6 +36,8 @@ class Collector:
         self.known = known
         self.nodes: list[CapturedNode] = []
         self.modules: dict[Scope, int] = {}
+        self.ranges: Known = {}
+        self.triangles: set[str] = set()
         self._constants: dict[str, CapturedInput] = {}
         self._count = 0
 
@@ -53,26 +55,36 @@ class Collector:
         if index >= len(node.input) or not node.input[index]:
             return default
         name = node.input[index]
-        if name not in self.known:
+        if name not in self.known and name not in self.ranges:
             raise InputError(
                 f"operator {node.op_type} {node.name!r} takes {name!r} from a computation; export with static shapes"
             )
-        return [int(value) for value in np.asarray(self.known[name]).reshape(-1)]
+        return [int(value) for value in np.asarray(self.known.get(name, self.ranges.get(name))).reshape(-1)]
 
-    def operand(self, name: str) -> Any:
-        """A tensor as an argument: a number where it is a known scalar."""
+    def operand(self, name: str, number: bool = True) -> Any:
+        """A tensor as an argument: a number where it is a known scalar, and may be one."""
         if name in self.known:
             value = np.asarray(self.known[name])
-            if value.size == 1:
+            if value.size == 1 and number:
                 item = value.reshape(-1)[0]
                 return float(item) if np.issubdtype(value.dtype, np.floating) else int(item)
             shape, dtype = self.types.get(name, (tuple(value.shape), str(value.dtype)))
+            if name in self.triangles or _is_triangle(value):
+                return self._triangle(name, shape, dtype)
             self._constants.setdefault(
                 name,
                 CapturedInput.model_validate(
                     {"name": self.named(name), "kind": "constant", "shape": shape, "dtype": dtype, "target": name}
                 ),
             )
+        return f"%{self.named(name)}"
+
+    def _triangle(self, name: str, shape: tuple[int, ...], dtype: str) -> str:
+        """A causal mask that the exporter has worked out, as what it was worked out from."""
+        if name not in self.triangles:
+            self.triangles.add(name)
+            ones = self.add("aten.ones.default", [list(shape)], [(shape, dtype)], ("", ""))
+            self.add("aten.tril.default", [ones], [(shape, dtype)], ("", ""), self.named(name))
         return f"%{self.named(name)}"
 
     def constants(self, declared: set[str]) -> list[CapturedInput]:
@@ -97,7 +109,7 @@ class Collector:
         """One captured node; returns the reference to its (first) result."""
         if not name:
             self._count += 1
-            name = f"onnx_{self._count}"
+            name = f"onnx#{self._count}"
         module = self.modules.setdefault(scope, len(self.modules)) if scope != ("", "") else None
         node = CapturedNode.model_validate(
             {
@@ -127,7 +139,18 @@ class Collector:
     def unknown(self, node: Any, scope: Scope) -> None:
         """An operator without a translation, under its own name."""
         args = [self.operand(name) for name in node.input if name]
-        self.finish(node, f"onnx.{node.op_type}", args, scope)
+        self.finish(node, f"{node.domain or 'onnx'}.{node.op_type}", args, scope)
+
+
+def _is_triangle(value: Any) -> bool:
+    """Whether a mask lets each row see what is before it, and its last what is there: by truth, or by what is added."""
+    if value.ndim < 2 or value.shape[-2] < 2 or value.dtype.kind not in "bf":
+        return False
+    seen = value if value.dtype.kind == "b" else value == 0
+    if value.dtype.kind == "f" and not np.all(seen | (value < -1000)):
+        return False
+    rows, columns = value.shape[-2:]
+    return bool(np.array_equal(seen, np.broadcast_to(np.tri(rows, columns, columns - rows, dtype=bool), seen.shape)))
 
 
 def _references(args: Any) -> list[str]:
@@ -213,6 +236,8 @@ ELEMENTWISE = {
 def _elementwise(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
     op = f"aten.{ELEMENTWISE[node.op_type]}"
     args = [c.operand(name) for name in node.input if name]
+    if node.op_type in ("Add", "Mul") and len(args) == 2 and not isinstance(args[0], str):
+        args = args[::-1]  # the number last, as torch has it
     if node.op_type in ("Dropout", "BatchNormalization"):
         args = args[:1] if node.op_type == "Dropout" else args
     names = [name for name in node.output if name]
@@ -281,10 +306,7 @@ def _split(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) ->
 
 @translates("Concat")
 def _concat(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
-    pieces = [c.operand(name) if c.shape(name) else f"%{c.named(name)}" for name in node.input]
-    if not all(isinstance(piece, str) for piece in pieces):
-        c.unknown(node, scope)
-        return
+    pieces = [c.operand(name, number=False) for name in node.input]
     c.finish(node, "aten.cat.default", [pieces, int(attributes["axis"])], scope)
 
 
@@ -293,9 +315,8 @@ def _gather(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -
     axis = int(attributes.get("axis", 0)) % max(1, len(c.shape(node.input[0])))
     value, index = c.operand(node.input[0]), c.operand(node.input[1])
     if isinstance(index, int):
-        op = "aten.select.int" if not c.shape(node.input[1]) else "aten.narrow"
-        if op == "aten.select.int":
-            c.finish(node, op, [value, axis, index], scope)
+        if not c.shape(node.input[1]):
+            c.finish(node, "aten.select.int", [value, axis, index], scope)
         else:
             end = index + 1 if index != -1 else 2**31
             c.finish(node, "aten.slice.Tensor", [value, axis, index, end, 1], scope)
@@ -361,10 +382,7 @@ def _topk(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> 
     c.finish(node, "aten.topk.default", [c.operand(node.input[0]), kept, axis], scope)
 
 
-POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool")
-
-
-@translates(*POOLS)
+@translates("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool")
 def _pool(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
     window = [int(size) for size in attributes.get("kernel_shape", c.shape(node.input[0])[2:])]
     names = [name for name in node.output if name]
@@ -397,12 +415,12 @@ def _rotary(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -
 
 @translates("MatMul")
 def _matmul(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
-    c.finish(node, "aten.matmul.default", [c.operand(node.input[0]), c.operand(node.input[1])], scope)
+    c.finish(node, "aten.matmul.default", [c.operand(name, number=False) for name in node.input], scope)
 
 
 @translates("Gemm")
 def _gemm(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
-    left, right = c.operand(node.input[0]), c.operand(node.input[1])
+    left, right = (c.operand(name, number=False) for name in node.input[:2])
     dtype = c.types[node.output[0]][1]
     if attributes.get("transA"):
         rows, columns = c.shape(node.input[0])
@@ -411,7 +429,7 @@ def _gemm(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> 
         rows, columns = c.shape(node.input[1])
         right = c.add("aten.permute.default", [right, [1, 0]], [((columns, rows), dtype)], scope)
     if len(node.input) > 2 and node.input[2]:
-        c.finish(node, "aten.addmm.default", [c.operand(node.input[2]), left, right], scope)
+        c.finish(node, "aten.addmm.default", [c.operand(node.input[2], number=False), left, right], scope)
         return
     c.finish(node, "aten.mm.default", [left, right], scope)
 
@@ -420,13 +438,13 @@ def _gemm(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> 
 def _einsum(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
     equation = attributes["equation"]
     text = equation.decode() if isinstance(equation, bytes) else str(equation)
-    c.finish(node, "aten.einsum.default", [text, [c.operand(name) for name in node.input]], scope)
+    c.finish(node, "aten.einsum.default", [text, [c.operand(name, number=False) for name in node.input]], scope)
 
 
 @translates("Conv")
 def _conv(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope) -> None:
-    args = [c.operand(name) for name in node.input[:2]]
-    bias = c.operand(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    args = [c.operand(name, number=False) for name in node.input[:2]]
+    bias = c.operand(node.input[2], number=False) if len(node.input) > 2 and node.input[2] else None
     groups = int(attributes.get("group", 1))
     c.finish(node, "aten.conv2d.default", [*args, bias, [1], [0], [1], groups], scope)
 
@@ -441,7 +459,7 @@ def _attention(c: Collector, node: Any, attributes: dict[str, Any], scope: Scope
     operands = []
     shapes = []
     for name, heads in zip(names[:3], (q_heads, kv_heads, kv_heads), strict=True):
-        value, shape, dtype = c.operand(name), c.shape(name), c.types[name][1]
+        value, shape, dtype = c.operand(name, number=False), c.shape(name), c.types[name][1]
         if flat:
             shape = (shape[0], shape[1], heads, shape[2] // heads)
             value = c.add("aten.view.default", [value, list(shape)], [(shape, dtype)], scope)

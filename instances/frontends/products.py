@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from instances.errors import InputError
 from instances.feed_forward import active_experts
 from instances.frontends.axes import Atom, Axis, View, extent, hint, keep_apart, leaves, unifiable
 from instances.frontends.lowering import Lowering, Use, contract, handles, product
@@ -25,7 +26,7 @@ def linear(low: Lowering, step: Step) -> None:
 def matmul(low: Lowering, step: Step) -> None:
     """``left @ right``, axes before the last two in common or repeated."""
     left, right = (step.args[1], step.args[2]) if step.op == "baddbmm" else (step.args[0], step.args[1])
-    bias = step.args[0] if step.op == "baddbmm" else None
+    bias = step.args[0] if step.op == "baddbmm" else step.kwargs.get("bias")
     _matmul(low, step, left, low.view(right), bias)
 
 
@@ -81,7 +82,11 @@ def einsum(low: Lowering, step: Step) -> None:
     """A product of two tensors in Einstein's notation; a sum of products along each letter that the result lacks."""
     equation = str(step.args[0]).replace(" ", "")
     operands: list[Value] = list(step.args[1]) if isinstance(step.args[1], list) else list(step.args[1:])
-    terms, result = equation.split("->")
+    terms, arrow, result = equation.partition("->")
+    if not arrow:  # every letter that comes once, in their order
+        result = "".join(sorted(letter for letter in set(terms) - {","} if terms.count(letter) == 1))
+    if "." in equation:
+        raise InputError(f"operator {step.place}: equation {equation!r} leaves axes out; name all of them")
     letters: dict[str, Axis] = {}
     uses = []
     for term, value in zip(terms.split(","), operands, strict=True):

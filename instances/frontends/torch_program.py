@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-CHECKS = ("_assert", "sym_", "_check", "Assert")
+CHECKS = ("_assert", "sym_constrain", "_check", "Assert")
 """Beginnings of operators that only look."""
+
+CALLS = frozenset(
+    ["invoke_subgraph", "wrap_with_set_grad_enabled", "wrap_with_autocast", "wrap", "tag_activation_checkpoint"]
+)
+"""Higher-order operators that run the graph they are given once, on what follows it."""
 
 
 def read_torch(path: str | Path) -> ExportedProgram:
@@ -86,28 +91,25 @@ def _capture_program(program: ExportedProgram, name: str) -> CapturedGraph:
         )
         kinds[spec.arg.name] = kind, str(spec.target or "")
     walker = _Walker(kinds)
-    walker.walk(functional.graph_module, "", {})
-    # what a buffer is set to is a result like any other: it has to be in memory at the end
-    results = [spec.arg.name for spec in signature.output_specs if spec.kind.name != "TOKEN"]
-    return walker.graph(name, [result for result in results if isinstance(result, str)])
+    results = walker.walk(functional.graph_module, "", {})
+    return walker.graph(name, results)
 
 
 def _capture_module(module: GraphModule, name: str, inputs: Sequence[Any] | None) -> CapturedGraph:
     import torch
 
-    weights = {node.name: _kind_of(node, given) for node, given in _placeholders(module, inputs)}
+    kinds = placeholder_kinds(module, inputs)
     aten = all(
         isinstance(node.target, torch._ops.OpOverload | torch._ops.HigherOrderOperator)
         or node.target is operator.getitem
         for node in module.graph.nodes
         if node.op == "call_function"
     ) and not any(node.op in ("call_method", "call_module") for node in module.graph.nodes)
-    kinds = list(weights.values())
     traced = module if aten else _retrace(module, [given for _, given in _placeholders(module, inputs)])
     renamed = [node.name for node in traced.graph.nodes if node.op == "placeholder"]
     walker = _Walker(dict(zip(renamed, kinds, strict=False)))
     results = walker.walk(traced, "", {})
-    return walker.graph(name, [result[1:] for result in results if isinstance(result, str)])
+    return walker.graph(name, results)
 
 
 def _placeholders(module: GraphModule, inputs: Sequence[Any] | None) -> Iterator[tuple[Node, Any]]:
@@ -119,16 +121,23 @@ def _placeholders(module: GraphModule, inputs: Sequence[Any] | None) -> Iterator
         yield node, given if given is not None else known
 
 
-def _kind_of(node: Node, given: Any) -> tuple[str, str]:
-    """Whether a placeholder is a parameter, a buffer or an input, and its name in the model."""
+def placeholder_kinds(module: GraphModule, inputs: Sequence[Any] | None = None) -> list[tuple[str, str]]:
+    """Whether each placeholder is a parameter, a buffer or an input, and its name in the model."""
     import torch
 
-    text = str(node.target)
-    if isinstance(given, torch.nn.Parameter) or "_parameters" in text or text.startswith("p_"):
-        return "parameter", _plain(text)
-    if "_buffers" in text or text.startswith("b_"):
-        return "buffer", _plain(text)
-    return "user_input", ""
+    given = list(_placeholders(module, inputs))
+    # torch.export calls parameters p_, buffers b_; make_fx numbers all arguments: one called b is b_1, and no buffer
+    exported = any(not re.search(r"_\d+$", str(node.target)) for node, _ in given)
+    kinds = []
+    for node, example in given:
+        text = str(node.target)
+        if isinstance(example, torch.nn.Parameter) or "_parameters" in text or (exported and text.startswith("p_")):
+            kinds.append(("parameter", _plain(text)))
+        elif "_buffers" in text or (exported and text.startswith("b_")):
+            kinds.append(("buffer", _plain(text)))
+        else:
+            kinds.append(("user_input", ""))
+    return kinds
 
 
 def _plain(path: str) -> str:
@@ -147,7 +156,7 @@ def _retrace(module: GraphModule, examples: list[Any]) -> GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fakes = []
+    fakes: list[Any] = []
     with mode:
         for example in examples:
             if isinstance(example, torch.Tensor):
@@ -159,8 +168,13 @@ def _retrace(module: GraphModule, examples: list[Any]) -> GraphModule:
         def run(*given: Any) -> Any:
             return _Annotating(module).run(*given)
 
-        with torch.fx.traceback.preserve_node_meta(), torch.no_grad():
-            traced: GraphModule = make_fx(run, pre_dispatch=True)(*fakes)
+        try:
+            with torch.fx.traceback.preserve_node_meta(), torch.no_grad():
+                traced: GraphModule = make_fx(run, pre_dispatch=True)(*fakes)
+        except Exception as error:  # whatever the operators of the graph say of what they were given
+            reason = " ".join(str(error).split())[:200]
+            advice = "give inputs of the shapes that it is to run with"
+            raise InputError(f"the graph module cannot be traced ({reason}); {advice}") from error
     return traced
 
 
@@ -171,9 +185,15 @@ def _annotating_class() -> Any:
         """Runs a graph so that what is traced of each node remembers the node."""
 
         def run_node(self, node: Node) -> Any:
-            node.meta["custom"] = {**node.meta.get("custom", {}), "tilewright_source": node.name}
-            with torch.fx.traceback.set_current_meta(node):
-                return super().run_node(node)
+            before = node.meta.get("custom")
+            node.meta["custom"] = {**(before or {}), "tilewright_source": node.name}
+            try:
+                with torch.fx.traceback.set_current_meta(node):
+                    return super().run_node(node)
+            finally:  # the graph is the caller's
+                del node.meta["custom"]
+                if before is not None:
+                    node.meta["custom"] = before
 
     return Annotating
 
@@ -201,11 +221,12 @@ class _Walker:
         self.inputs: list[CapturedInput] = []
         self.nodes: list[CapturedNode] = []
         self.modules: dict[tuple[str, str], int] = {}
+        self.changed: list[str] = []  # what inputs were set to: like a result, it has to be in memory at the end
 
-    def graph(self, name: str, results: list[str]) -> CapturedGraph:
+    def graph(self, name: str, results: list[Any]) -> CapturedGraph:
         """What was collected, as a captured graph."""
-        known = {item.name for item in self.inputs} | {item.name for item in self.nodes}
-        outputs = tuple(CapturedOutput(name=result) for result in dict.fromkeys(results) if result in known)
+        names = [result[1:] for result in (*results, *self.changed) if _is_reference(result)]
+        outputs = tuple(CapturedOutput(name=result) for result in dict.fromkeys(names))
         if not self.nodes or not outputs:
             raise InputError(f"graph {name}: holds no operation with a result; capture the model's forward pass")
         modules = tuple(self.modules)
@@ -213,7 +234,7 @@ class _Walker:
             name=name, inputs=tuple(self.inputs), nodes=tuple(self.nodes), outputs=outputs, modules=modules
         )
 
-    def walk(self, module: GraphModule, prefix: str, env: dict[str, str]) -> list[Any]:
+    def walk(self, module: GraphModule, prefix: str, env: dict[str, Any]) -> list[Any]:
         """Read a graph; ``env`` names what its placeholders stand for. Returns its results."""
         results: list[Any] = []
         for node in module.graph.nodes:
@@ -227,6 +248,8 @@ class _Walker:
                 self._call(module, node, prefix, env)
             elif node.op == "output":
                 results = list(_flat(self._argument(node.args[0], env)))
+        given = [node.name for node in module.graph.nodes if node.op == "placeholder"] if not prefix else []
+        self.changed += [env[name] for name in given if env[name] != f"%{name}"]
         return results
 
     def _input(self, node: Node) -> None:
@@ -256,7 +279,7 @@ class _Walker:
             )
             env[node.name] = f"%{label}"
 
-    def _call(self, module: GraphModule, node: Node, prefix: str, env: dict[str, str]) -> None:
+    def _call(self, module: GraphModule, node: Node, prefix: str, env: dict[str, Any]) -> None:
         import torch
 
         label = f"{prefix}{node.name}"
@@ -279,12 +302,15 @@ class _Walker:
             return
         results = _results(node)
         if not results:
-            if isinstance(node.meta.get("val"), int | float | torch.SymInt):
-                env[node.name] = node.meta["val"]
+            value = node.meta.get("val", node.meta.get("example_value"))
+            if isinstance(value, int | float | torch.SymInt):
+                env[node.name] = value if isinstance(value, float) else _integer(value, f"node {node.name}")
             return
         if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
             op = op.replace("_.", ".", 1)  # an in-place operator's result, read as one of its own
         args = tuple(self._argument(argument, env) for argument in node.args)
+        if op == "getitem":  # results that are no tensors are left out
+            args = (args[0], len(_results(node.args[0], int(node.args[1]))))
         kwargs = {key: self._argument(value, env) for key, value in node.kwargs.items() if value is not None}
         module_index, region_name = self._module(node)
         reads = tuple(dict.fromkeys(name[1:] for name in _flat([args, kwargs]) if _is_reference(name)))
@@ -303,35 +329,68 @@ class _Walker:
             )
         )
         env[node.name] = f"%{label}"
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            for argument, declared in zip(node.args, node.target._schema.arguments, strict=False):
+                written = declared.alias_info is not None and declared.alias_info.is_write
+                if written and isinstance(argument, torch.fx.Node):
+                    self._written(argument, f"%{label}", env)
+
+    def _written(self, node: Node, new: str, env: dict[str, Any]) -> None:
+        """Let later readers of what was written in place see the new elements, through the views it was seen by."""
+        env[node.name] = new
+        base: Any = node.args[0] if node.op == "call_function" and node.args else None
+        if node.target is operator.getitem:
+            base = base.args[0]
+        elif not getattr(node.target, "is_view", False):
+            return
+        if base is None or env.get(base.name) is None:
+            return
+        place = {"aten.slice.Tensor": "slice_scatter", "aten.select.int": "select_scatter"}.get(str(node.target))
+        rest = [self._argument(argument, env) for argument in node.args[1:]] if place else []
+        label = f"{new[1:]}.{base.name}"
+        before = env[base.name]
+        self.nodes.append(
+            CapturedNode.model_validate(
+                {
+                    "name": label,
+                    "op": f"aten.{place or 'copy'}.default",
+                    "inputs": (before[1:], new[1:]),
+                    "args": (before, new, *rest),
+                    "outputs": _results(base),
+                }
+            )
+        )
+        self._written(base, f"%{label}", env)
 
     def _region(self, module: GraphModule, node: Node) -> tuple[GraphModule, list[Any]] | None:
         """The graph that a higher-order operator calls, and what it gives it."""
         import torch
 
-        if not isinstance(node.target, torch._ops.HigherOrderOperator):
+        if not isinstance(node.target, torch._ops.HigherOrderOperator) or str(node.target) not in CALLS:
             return None
         for index, argument in enumerate(node.args):
-            target = getattr(argument, "target", None)
             if isinstance(argument, torch.fx.Node) and argument.op == "get_attr":
-                inner = getattr(module, str(target), None)
+                inner = getattr(module, str(argument.target), None)
                 if isinstance(inner, torch.fx.GraphModule):
-                    rest = [a for a in node.args[index + 1 :] if isinstance(a, torch.fx.Node)]
-                    return inner, rest
+                    operands = node.args[index + 1 :]
+                    if str(node.target) == "invoke_subgraph":  # the first is a name
+                        operands = operands[1:]
+                    return inner, list(operands)
         return None
 
     def _argument(self, argument: Any, env: dict[str, Any]) -> Any:
         import torch
 
         if isinstance(argument, torch.fx.Node):
-            if argument.name not in env:
-                return None
-            return env[argument.name]
+            return env.get(argument.name)
         if isinstance(argument, list | tuple):
             return [self._argument(inner, env) for inner in argument]
         if isinstance(argument, dict):
             return {str(key): self._argument(inner, env) for key, inner in argument.items()}
-        if isinstance(argument, torch.SymInt):
+        if isinstance(argument, torch.SymInt | torch.SymBool):
             return _integer(argument, "an argument")
+        if isinstance(argument, torch.SymFloat):
+            return float(argument.node.hint)
         if isinstance(argument, torch.dtype):
             return str(argument).removeprefix("torch.")
         if isinstance(argument, bool | int | float | str) or argument is None:
@@ -368,13 +427,13 @@ def _dtype(value: Any) -> str:
     return str(value.dtype).removeprefix("torch.")
 
 
-def _results(node: Node) -> list[tuple[tuple[int, ...], str]]:
-    """Shape and element type of each tensor that a node makes."""
+def _results(node: Node, before: int | None = None) -> list[tuple[tuple[int, ...], str]]:
+    """Shape and element type of each tensor that a node makes; of those before a place alone, where one is given."""
     import torch
 
     value = node.meta.get("val", node.meta.get("example_value"))
     found = []
-    for item in value if isinstance(value, list | tuple) else [value]:
+    for item in value[:before] if isinstance(value, list | tuple) else [value]:
         if isinstance(item, torch.Tensor):
             found.append((tuple(_integer(size, f"node {node.name}") for size in item.shape), _dtype(item)))
     return found

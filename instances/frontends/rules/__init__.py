@@ -10,6 +10,7 @@ from collections.abc import Callable
 from instances.frontends.program import Program
 from instances.frontends.rules.activations import erf_gelu, gate, sigmoid_silu, tanh_gelu
 from instances.frontends.rules.attention import attention_ops, spelled_attention, split_heads
+from instances.frontends.rules.biases import added_bias
 from instances.frontends.rules.caches import append, known_positions, write_cache_rows
 from instances.frontends.rules.experts import balanced_experts, router
 from instances.frontends.rules.norms import norm_by_module, norm_ops, spelled_norm
@@ -18,6 +19,7 @@ from instances.frontends.rules.rotary import complex_rotary, interleaved_rotary,
 Rule = Callable[[Program], int]
 
 RULES: dict[str, Rule] = {
+    "added_bias": added_bias,
     "norm_ops": norm_ops,
     "spelled_norm": spelled_norm,
     "norm_by_module": norm_by_module,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from instances.frontends.program import Program, Step, Value
 from instances.frontends.rules.matching import RESHAPES, behind, between, made_by
 
-GROUPED = ("_grouped_mm", "grouped_mm")
+GROUPED = ("_grouped_mm", "grouped_mm", "transformers.grouped_mm_fallback.default")
+"""Grouped products; the last is what Hugging Face's models call for weights that are not bfloat16."""
 
 INDEXING = RESHAPES | {"sort", "argsort", "floor_divide", "div", "index", "index_put", "histc", "cumsum", "remainder"}
 """Operators by which tokens are put in the order of their experts."""
