@@ -80,7 +80,9 @@ class SubgraphProblem(Frozen):
             if len(self.outputs[op]) != 1:
                 raise ValueError(f"operator {op} has {len(self.outputs[op])} outputs; only one is supported")
             if self.outputs[op][0] in made:
-                raise ValueError(f"tensor {self.outputs[op][0]} is written by operators {made[self.outputs[op][0]]} and {op}")
+                raise ValueError(
+                    f"tensor {self.outputs[op][0]} is written by operators {made[self.outputs[op][0]]} and {op}"
+                )
             made[self.outputs[op][0]] = op
             self._check_shapes(op)
         if len(self.order) != count:
@@ -142,9 +144,7 @@ class SubgraphProblem(Frozen):
     @cached_property
     def before(self) -> tuple[frozenset[int], ...]:
         """Operators whose results each operator reads."""
-        return tuple(
-            frozenset(self.maker[t] for t in self.inputs[op] if t in self.maker) for op in range(self.count)
-        )
+        return tuple(frozenset(self.maker[t] for t in self.inputs[op] if t in self.maker) for op in range(self.count))
 
     @cached_property
     def after(self) -> tuple[frozenset[int], ...]:
@@ -155,9 +155,7 @@ class SubgraphProblem(Frozen):
     def order(self) -> tuple[int, ...]:
         """A topological order; shorter than the number of operators where there is none."""
         maker = {self.outputs[op][0]: op for op in range(len(self.op_types))}
-        waits = {
-            op: {maker[t] for t in self.inputs[op] if t in maker} for op in range(len(self.op_types))
-        }
+        waits = {op: {maker[t] for t in self.inputs[op] if t in maker} for op in range(len(self.op_types))}
         done: list[int] = []
         seen: set[int] = set()
         while True:
@@ -214,7 +212,9 @@ def read_subgraph_problem(path: str | Path) -> SubgraphProblem:
     """Read a problem; :class:`InputError` that names file, place, value and remedy."""
     data = read_json(path)
     if not is_subgraph_problem(data):
-        raise InputError(f"{path}: is no graph scheduling problem; give widths, heights, inputs, outputs, base_costs, op_types")
+        raise InputError(
+            f"{path}: is no graph scheduling problem; give widths, heights, inputs, outputs, base_costs, op_types"
+        )
     return parse(SubgraphProblem, data, path)
 
 

@@ -10,7 +10,7 @@ from instances.subgraphs import SubgraphProblem
 def traffic_bound(p: SubgraphProblem) -> float:
     """What must cross the channel: every element of an input that is read, every element of a result.
 
-    An input is never retained (R9), so each that is read is loaded whole by some step; a result is evicted by some step.
+    An input is never retained (R9), so some step loads all of each that is read; some step evicts each result.
     """
     inputs = {t for op in range(p.count) for t in p.inputs[op] if t not in p.maker}
     return (sum(map(p.size, inputs)) + sum(map(p.size, p.results))) / p.slow_memory_bandwidth

@@ -25,6 +25,7 @@ of u, propagate less and lost by a factor of three on the pools of the larger be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
@@ -134,7 +135,7 @@ class Master:
             steps.append(step)
             resident = kept
         order = [len(self.columns), *steps, len(self.columns)]
-        taken = set(zip(order, order[1:], strict=False))
+        taken = set(pairwise(order))
         for c, used in enumerate(self.used):
             self.model.add_hint(used, c in steps)
             self.model.add_hint(self.place[c], steps.index(c) + 1 if c in steps else len(self.columns))

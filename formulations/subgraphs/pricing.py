@@ -402,7 +402,9 @@ def _latency(
         leave = area * float(f.outs)
         tail = area * float(f.tail)
         per_k = rows_of * row_parts + columns_of * column_parts + f.flat_parts
-        once = np.maximum(f.product_cost + f.first_cost + f.last_cost, (load + tail + leave + per_k * f.depth * f.split) / rate)
+        once: np.ndarray = np.maximum(
+            f.product_cost + f.first_cost + f.last_cost, (load + tail + leave + per_k * f.depth * f.split) / rate
+        )
         if not f.split:
             return once
         share, last_share = f.product_cost * k / f.depth, f.product_cost * last_k / f.depth
@@ -415,7 +417,7 @@ def _latency(
         """A row of tiles: where it starts, then the others."""
         start = np.where(nx == 1, last_w, last_w if backward else w)
         inner = np.where(nx == 1, 0, nx - 1 if backward else nx - 2)
-        total = tile(rows_of, start, kind) + np.maximum(inner, 0) * tile(rows_of, w, "row")
+        total: np.ndarray = tile(rows_of, start, kind) + np.maximum(inner, 0) * tile(rows_of, w, "row")
         if not backward:
             total = total + np.where(nx > 1, tile(rows_of, last_w, "row"), 0.0)
         return total

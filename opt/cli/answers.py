@@ -16,9 +16,11 @@ from opt import api
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
-from opt.cli.packing import is_packing, validate_packing
-from opt.cli.replacement import is_replacement, report_plan, validate_plan
+from opt.cli.formats import format_of
+from opt.cli.packing import validate_packing
+from opt.cli.replacement import report_plan, validate_plan
 from opt.cli.solving import Capacity, Format, InstancePath
+from opt.cli.subgraphs import validate_steps
 from opt.replay import Replay, replay
 from opt.words import microseconds, percent, size
 
@@ -32,6 +34,10 @@ def validate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
     format_name: Format = None,
     capacity: Capacity = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option("--rule", metavar="NAME=VALUE", help="Open rule of the contest, such as inner=own; repeatable."),
+    ] = None,
 ) -> None:
     """Replay a schedule and list every rule it breaks; or check a table of offsets.
 
@@ -39,10 +45,14 @@ def validate(
     Example:
       tilewright validate layer.json schedule.json
     """
-    if is_packing(path, format_name):
+    file_format = format_of(path, format_name)
+    if file_format == "mlsys2026":
+        validate_steps(path, schedule, rule or [], as_json=as_json)
+        return
+    if file_format == "packing":
         validate_packing(path, schedule, capacity, as_json=as_json)
         return
-    if is_replacement(path, format_name):
+    if file_format == "replacement":
         validate_plan(path, schedule, capacity, as_json=as_json)
         return
     instance = api.load_instance(path)
@@ -116,7 +126,7 @@ def report(
     Example:
       tilewright report layer.json schedule.json -o report.html --trace trace.json
     """
-    if is_replacement(path, None):
+    if format_of(path) == "replacement":
         report_plan(path, schedule, output)
         return
     check_outputs([output, trace, picture], [path, schedule])

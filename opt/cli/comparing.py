@@ -14,9 +14,10 @@ from opt import api
 from opt.cli.app import app
 from opt.cli.display import show_table
 from opt.cli.files import check_outputs
+from opt.cli.formats import format_of
 from opt.cli.interrupts import run_until_told
-from opt.cli.packing import compare_packings, is_packing
-from opt.cli.replacement import compare_plans, is_replacement
+from opt.cli.packing import compare_packings
+from opt.cli.replacement import compare_plans
 from opt.cli.solving import Seed, Workers
 from opt.comparison import (
     ROW_HEADER,
@@ -63,14 +64,17 @@ def compare(
       tilewright compare layer.json --solvers portfolio,greedy,unfused --time-limit 30 -o table.csv
       tilewright compare buffers.csv --solvers packing,skyline,first-fit --time-limit 10
     """
-    if problems := [path for path in paths if is_replacement(path, None)]:
+    formats = {path: format_of(path) for path in paths}
+    if contest := [path for path in paths if formats[path] == "mlsys2026"]:
+        raise InputError(f"{contest[0]} is a problem of the contest, which one solver solves; use solve and validate")
+    if problems := [path for path in paths if formats[path] == "replacement"]:
         if len(problems) < len(paths):
             raise InputError(f"{problems[0]} is a replacement problem and others are not; compare them in two commands")
         names = list(dict.fromkeys((solvers or ",".join(REPLACEMENT_SOLVERS)).split(",")))
         threads = workers or available_workers()
         compare_plans(paths, names, capacity, output, time_limit=time_limit, workers=threads, seed=seed)
         return
-    tables = [path for path in paths if is_packing(path, None)]
+    tables = [path for path in paths if formats[path] == "packing"]
     if tables and len(tables) < len(paths):
         raise InputError(f"{tables[0]} is a table of buffers and others are not; compare them in two commands")
     if capacity is not None and not tables:

@@ -19,13 +19,6 @@ from opt.packing_methods import check_method, run_method
 from opt.words import csv_table, percent
 
 
-def is_packing(path: Path, format_name: str | None) -> bool:
-    """Whether a file is a packing problem: by the format that is named, or by its suffix."""
-    if format_name not in (None, "native", "packing", "replacement"):
-        raise InputError(f"format {format_name!r} is unknown; choose native, packing or replacement")
-    return format_name == "packing" or (format_name is None and path.suffix == ".csv")
-
-
 def solve_packing(
     path: Path,
     capacity: int | None,

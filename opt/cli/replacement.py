@@ -30,14 +30,6 @@ HEADER = ("problem", "scratchpad", "solver", *FIGURES, "verdict")
 NUMBERS = ("scratchpad", *FIGURES)
 
 
-def is_replacement(path: Path, format_name: str | None) -> bool:
-    """Whether a file is a replacement problem: by the format that is named, or by what it holds."""
-    if format_name is not None or path.suffix != ".json" or not path.is_file():
-        return format_name == "replacement"
-    content = read_json(path)
-    return isinstance(content, dict) and "capacity_bytes" in content
-
-
 @app.command()
 def network(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(NETWORKS)}.")],

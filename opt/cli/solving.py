@@ -16,10 +16,12 @@ from opt.checkpoint import Checkpoint
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
+from opt.cli.formats import format_of
 from opt.cli.interrupts import run_until_told
-from opt.cli.packing import is_packing, solve_packing
+from opt.cli.packing import solve_packing
 from opt.cli.progress import live_progress
-from opt.cli.replacement import is_replacement, solve_problem
+from opt.cli.replacement import solve_problem
+from opt.cli.subgraphs import solve_steps
 from opt.replacement import DEFAULT as REPLACEMENT_DEFAULT
 from opt.replay import Replay
 from opt.words import microseconds, percent
@@ -32,7 +34,9 @@ Workers = Annotated[int, typer.Option(help="Threads of the search; 0 takes all C
 Seed = Annotated[int, typer.Option(help="Seed of the search.")]
 Format = Annotated[
     str | None,
-    typer.Option("--format", metavar="native|packing|replacement", help="Format of PATH; default by what it holds."),
+    typer.Option(
+        "--format", metavar="native|packing|replacement|mlsys2026", help="Format of PATH; default by what it holds."
+    ),
 ]
 Capacity = Annotated[
     int | None, typer.Option(min=1, help="Bytes to pack the buffers of a csv file into, or of a scratchpad.")
@@ -85,7 +89,8 @@ def solve(
     Ctrl-C or SIGTERM ends the search and gives the best schedule so far; a second one ends all.
     """
     started = float(context.obj)
-    if is_packing(path, format_name):
+    file_format = format_of(path, format_name)
+    if file_format == "packing":
         solve_packing(
             path,
             capacity,
@@ -98,7 +103,19 @@ def solve(
             quiet=quiet,
         )
         return
-    if is_replacement(path, format_name):
+    if file_format == "mlsys2026":
+        given = context.get_parameter_source("time_limit")
+        solve_steps(
+            path,
+            output,
+            time_limit=None if given is not None and given.name == "DEFAULT" else time_limit,
+            workers=workers,
+            seed=seed,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    if file_format == "replacement":
         solve_problem(
             path,
             capacity,

@@ -102,11 +102,9 @@ def solve_chain(sequences: Sequences) -> Chosen | None:
                     group = frozenset(order[place + 1 : reach + 1])
                     result = p.out(order[reach])
                     inner = [p.out(order[i]) for i in range(place + 1, reach)]
-                    choices = [NOTHING] if reach == end - 1 else [
-                        kept
-                        for t in (None, *inner)
-                        for kept in (frozenset({t} - {None}), frozenset({t, result} - {None}))
-                    ]
+                    stays = [NOTHING, *(frozenset((t,)) for t in inner)]
+                    also = (NOTHING, frozenset((result,)))
+                    choices = [NOTHING] if reach == end - 1 else [kept | more for kept in stays for more in also]
                     for kept in choices:
                         price = sequences.price(group, kept_now, kept)
                         if price is None:

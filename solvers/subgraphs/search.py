@@ -88,14 +88,16 @@ class Annealer:
         return len({p.shape(t) for t in self.sequences.sinks(group)}) == 1
 
     def _placed(self, groups: list[Group], group: Group, near: int) -> list[Group] | None:
-        """A group put where all it reads is made before, and all its readers follow; others are moved out of its way."""
+        """A group put after all it reads and before all that read it; others are moved out of its way."""
         needs = self.sequences.external(group)
         made = self.sequences.made(group)
         first = 0
         for place, other in enumerate(groups):
             if not self.sequences.made(other).isdisjoint(needs):
                 first = place + 1
-        last = next((i for i, other in enumerate(groups) if not self.sequences.external(other).isdisjoint(made)), len(groups))
+        last = next(
+            (i for i, other in enumerate(groups) if not self.sequences.external(other).isdisjoint(made)), len(groups)
+        )
         if first <= last:
             place = min(max(near, first), last)
             return [*groups[:place], group, *groups[place:]]
@@ -255,7 +257,9 @@ def siblings_first(sequences: Sequences, seed: int, should_stop: Callable[[], bo
             before = _depth_first(sequences, [op for op in roots if op in above], above)
             rest = frozenset(range(p.count)) - above - group
             after = _depth_first(sequences, [op for op in roots if op in rest], rest)
-            cuts = [cut_order(sequences, order, should_stop=should_stop) if order else None for order in (before, after)]
+            cuts = [
+                cut_order(sequences, order, should_stop=should_stop) if order else None for order in (before, after)
+            ]
             if any(order and cut is None for order, cut in zip((before, after), cuts, strict=True)):
                 continue
             groups = [*(cuts[0].groups if cuts[0] else ()), group, *(cuts[1].groups if cuts[1] else ())]

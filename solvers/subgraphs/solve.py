@@ -83,8 +83,9 @@ def solve(
     seed: int = 0,
     workers: int = 0,
     on_better: Callable[[float, str], None] = lambda latency, stage: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> SubgraphResult:
-    """The best steps found in time.
+    """The best steps found in time, or until ``should_stop`` says so.
 
     Raises
     ------
@@ -97,7 +98,7 @@ def solve(
     proven = bounds(problem)
 
     def spent() -> float:
-        return (time.monotonic() - started) / limit
+        return 1.0 if should_stop() else (time.monotonic() - started) / limit
 
     def finished(chosen: Chosen, solver: str, covers: str) -> SubgraphResult:
         solution = as_solution(sequences, chosen)

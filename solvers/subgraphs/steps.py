@@ -7,7 +7,6 @@ from formulations.subgraphs.sequence import NOTHING, Chosen, Sequences
 from instances.subgraphs import SubgraphSolution, SubgraphStep
 
 
-
 def as_solution(sequences: Sequences, chosen: Chosen) -> SubgraphSolution:
     """The steps of a sequence."""
     p = sequences.problem
