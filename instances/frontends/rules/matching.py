@@ -67,7 +67,7 @@ def scaled(value: Any) -> tuple[Value, float, Step] | None:
         return None
     for x, c in (pair, pair[::-1]):
         factor = number(c)
-        if isinstance(x, Value) and factor is not None and (step.op == "mul" or x is pair[0]):
+        if isinstance(x, Value) and factor is not None and (step.op == "mul" or (x is pair[0] and factor)):
             return x, factor if step.op == "mul" else 1 / factor, step
     return None
 
