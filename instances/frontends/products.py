@@ -152,7 +152,7 @@ def _rowwise(low: Lowering, value: Value, axis: Axis) -> Use:
 def attention(low: Lowering, step: Step) -> None:
     """Scores, softmax and values.
 
-    ``args``: query, keys, values, and the mask where it is computed on the device (a bias). ``kwargs``: ``causal``;
+    ``args``: query, keys, values, and what is added to the scores by the device (biases). ``kwargs``: ``causal``;
     ``query_parts`` and ``key_parts``: the stretches of the head that query and key were put together from, if so;
     ``keys_turned``: keys are ``[..., dim, context]``; ``heads_last``: the result is ``[batch, seq, heads, dim]``;
     ``exposed``: the second result is the ``"scores"`` or the ``"probs"``.
@@ -160,7 +160,7 @@ def attention(low: Lowering, step: Step) -> None:
     queries: list[Value] = step.kwargs.get("query_parts") or [step.args[0]]
     keys: list[Value] = step.kwargs.get("key_parts") or [step.args[1]]
     values: Value = step.args[2]
-    bias: Value | None = step.args[3] if len(step.args) > 3 else None
+    biases: list[Value] = list(step.args[3:])
     seen = [low.view(q) for q in queries]
     first = seen[0]
     lead, seq = first.axes[:-2], first.axes[-2]
@@ -206,9 +206,9 @@ def attention(low: Lowering, step: Step) -> None:
     reads = [Use(low.view(scores))]
     pair_count, row_count = batch * pairs, batch * rows
     extra = {"div": row_count}
-    if bias is not None:
+    for bias in biases:
         reads.append(_biased(low, bias, axes))
-        extra["two"] = pair_count
+        extra["two"] = len(biases) * pair_count
     if step.kwargs.get("capped"):  # a tanh between two scales
         extra = {**extra, "one": 5 * pair_count, "exp": pair_count, "div": row_count + pair_count}
     vector = work("softmax", pair_count, **extra)

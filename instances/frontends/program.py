@@ -318,32 +318,32 @@ def _assemble_scatters(program: Program) -> None:
     """``new_empty`` filled stretch by stretch with ``slice_scatter`` is a ``cat``."""
     for step in list(program.steps):
         pieces: list[tuple[int, Value]] = []
-        chain = [step]
+        chain: list[Step] = []
         current: Value = step.out
+        axes: set[int] = set()
         while current.producer is not None and current.producer.op == "slice_scatter":
             scatter = current.producer
-            base, piece, axis = scatter.args[0], scatter.args[1], scatter.arg(2, "dim", 0)
+            base, piece = scatter.args[0], scatter.args[1]
+            if int(scatter.arg(5, "step", 1) or 1) != 1 or not current.shape:
+                break
+            axes.add(int(scatter.arg(2, "dim", 0)) % len(current.shape))
             copied = piece.producer
             if copied is not None and copied.op == "copy":
-                chain.append(copied)
                 piece = copied.args[1]
             pieces.append((int(scatter.arg(3, "start", 0) or 0), piece))
             chain.append(scatter)
             current = base
         made = current.producer
-        if (
-            not pieces
-            or made is None
-            or made.op not in CREATIONS
-            or any(u.op == "slice_scatter" for u in program.users(step.out))
-        ):
+        if len(axes) != 1 or made is None or made.op not in CREATIONS:
             continue
+        (axis,) = axes
         pieces.sort(key=lambda item: item[0])
-        axis = int(axis) % len(step.out.shape)
-        if sum(piece.shape[axis] for _, piece in pieces) != step.out.shape[axis]:
+        ends = [start + piece.shape[axis] for start, piece in pieces]
+        if [start for start, _ in pieces] != [0, *ends[:-1]] or ends[-1] != step.out.shape[axis]:
             continue
         new = Step("cat", ([piece for _, piece in pieces], axis), {}, step.outputs, step.module)
-        program.rewrite(list({id(item): item for item in chain}.values()), new)
+        program.rewrite([step], new)  # the others stay where somebody reads them, and are swept where not
+        new.sources = tuple(dict.fromkeys(source for item in reversed(chain) for source in item.sources))
 
 
 def _mark_sides(program: Program) -> None:

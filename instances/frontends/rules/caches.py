@@ -38,26 +38,8 @@ def known_positions(program: Program) -> int:
     return count
 
 
-ORDERLY = RESHAPES | frozenset(
-    [
-        "arange",
-        "add",
-        "sub",
-        "mul",
-        "cumsum",
-        "expand",
-        "slice",
-        "select",
-        "clone",
-        "copy",
-        "_to_copy",
-        "to",
-        "ones",
-        "ones_like",
-        "constant",
-        "full",
-    ]
-)
+ORDERLY = RESHAPES | {"arange", "add", "sub", "mul", "cumsum", "expand", "slice", "select", "copy", "_to_copy", "to"}
+ORDERLY |= {"ones", "ones_like", "constant", "full"}
 """Operators by which positions follow from each other; functions of distances, or of tokens, need others."""
 
 
