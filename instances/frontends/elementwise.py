@@ -53,7 +53,7 @@ def elementwise(per_element: Work, kind: OpKind = OpKind.ELEMENTWISE) -> Handler
     """A handler for an operator that computes each element of its result from those in its place."""
 
     def handler(low: Lowering, step: Step) -> None:
-        reads = [value for value in dict.fromkeys(step.reads) if value.shape]
+        reads = [value for value in dict.fromkeys(step.reads) if value.shape or value.side == "device"]
         axes, uses = low.broadcast(step.out.shape, reads)
         elements = math.prod(step.out.shape)
         low.draft(step, kind, uses, [(step.out, axes)], vector={c: n * elements for c, n in per_element.items()})
@@ -163,9 +163,7 @@ def reduction(low: Lowering, step: Step) -> None:
 
 
 HANDLERS["max"] = HANDLERS["min"] = lambda low, step: (
-    reduction(low, step)
-    if step.out.shape != step.args[0].shape or len(step.reads) == 1
-    else elementwise({V.TWO_SOURCE: 1})(low, step)
+    reduction(low, step) if len(step.reads) == 1 else elementwise({V.TWO_SOURCE: 1})(low, step)
 )
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from instances.errors import InputError
 from instances.frontends.captured import CapturedGraph, CapturedNode
 
 FLOATS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
@@ -165,6 +167,17 @@ class Program:
         self.changed()
 
 
+@contextmanager
+def well_formed(what: str) -> Iterator[None]:
+    """Whatever arguments of the wrong number, type or size end in, as one :class:`InputError` that says whose."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"{what} has arguments or shapes that do not go together; capture the graph again") from error
+
+
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -200,11 +213,13 @@ def load_program(graph: CapturedGraph) -> Program:
     prefix = _common_prefix(graph)
     steps = []
     for node in graph.nodes:
-        step = _step(graph, node, known, results, prefix)
+        with well_formed(f"graph {graph.name}: node {node.name} ({node.op})"):
+            step = _step(graph, node, known, results, prefix)
         if step is not None:
             steps.append(step)
     program = Program(graph.name, inputs, steps, [_uncast(known[output.name]) for output in graph.outputs])
-    _assemble_scatters(program)
+    with well_formed(f"graph {graph.name}: a slice_scatter"):
+        _assemble_scatters(program)
     program.sweep()
     _mark_sides(program)
     return program
@@ -252,6 +267,12 @@ def _step(
         known[node.name] = results[str(parent)[1:]][int(index)]
         results[node.name] = [known[node.name]]
         return None
+    if op == "cat" and isinstance(args[0], list):  # pieces of no elements are no pieces
+        pieces = [piece for piece in args[0] if 0 not in piece.shape]
+        args = (pieces, *args[1:])
+        if len(pieces) == 1:
+            known[node.name], results[node.name] = pieces[0], pieces
+            return None
     source = args[0] if args and isinstance(args[0], Value) else None
     if source is not None and (op in IDENTITIES or _does_nothing(op, args, kwargs, source, made[0])):
         known[node.name], results[node.name] = source, [source, *made[1:]]
