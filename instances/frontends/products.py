@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from instances.errors import InputError
 from instances.feed_forward import active_experts
 from instances.frontends.axes import Atom, Axis, View, extent, hint, keep_apart, leaves, unifiable
 from instances.frontends.lowering import Lowering, Use, contract, handles, product
@@ -48,11 +49,13 @@ def _matmul(low: Lowering, step: Step, x: Value, right: View, bias: Value | None
         if mine is not None and extent(own) == extent(mine) and not unifiable(mine, own):
             renamed.append((own, mine))
     columns = list(right.axes[-1])
-    lead = (
-        [_wider(rows[p] if p < len(rows) - 1 else [], b) for p, b in enumerate(batch)]
-        if len(batch) >= len(rows)
-        else rows[:-1]
-    )
+    if set(leaves(columns)) & set(leaves(atom for axis in left.axes for atom in axis)):  # a tensor by itself
+        columns = [Atom(extent(columns))]
+        renamed.insert(0, (right.axes[-1], columns))
+    lead = rows[:-1]
+    padded = max(len(lead), len(batch))
+    lead, batch = ([[]] * (padded - len(own)) + own for own in (lead, batch))
+    lead = [_wider(own, other) for own, other in zip(lead, batch, strict=True)]
     axes = [*[list(axis) for axis in lead], list(rows[-1]) if rows else [], columns]
     if len(step.out.shape) < len(axes):
         axes = [axis for axis in axes if leaves(axis)]
@@ -110,6 +113,11 @@ def convolution(low: Lowering, step: Step) -> None:
     """A convolution: a product over channels and taps, or, one channel at a time, a sum of shifted vectors."""
     x, weight = step.args[0], step.args[1]
     bias = step.arg(2, "bias")
+    if step.op == "convolution" and step.arg(6, "transposed"):
+        raise InputError(
+            f"graph {low.program.name}: {step.place} is a transposed convolution, which is not modelled; "
+            "register it with opt.register_op under a name of its own"
+        )
     groups = int(step.args[8] if step.op == "convolution" else step.arg(6, "groups", 1) or 1)
     seen, kernel = low.view(x), low.view(weight)
     out_spatial = low.fresh(step.out.shape[2:])
@@ -253,6 +261,8 @@ def _operand(low: Lowering, value: Value, lead: list[Axis], context: Axis, turne
     own = view.axes[:-2]
     if len(own) == len(lead):
         _same_axes(use, lead, own)
+        if lead and 1 < extent(own[-1]) < extent(lead[-1]):  # several heads of queries to one of keys
+            unifiable(lead[-1], [*own[-1], Atom(extent(lead[-1]) // extent(own[-1]))])
     return use
 
 
