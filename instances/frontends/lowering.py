@@ -165,7 +165,7 @@ class Lowering:
                 f"graph {self.program.name}: tensor {value.name!r} has no elements (shape {list(value.shape)}); "
                 "capture it at sizes above zero"
             )
-        made = Base(name, axes, value.stored_dtype, role)
+        made = Base(name, axes, self.program.stored_dtype(value), role)
         for index, axis in enumerate(axes):
             for other in axes[index + 1 :]:
                 keep_apart(axis, other)

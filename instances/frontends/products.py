@@ -91,7 +91,12 @@ def einsum(low: Lowering, step: Step) -> None:
         use = low.use(value)
         for letter, axis in zip(term, use.view.axes, strict=True):
             if letter not in letters:
+                taken = {leaf for known in letters.values() for leaf in leaves(known)}
                 letters[letter] = list(axis)
+                if taken & set(leaves(axis)):  # two letters for one loop
+                    letters[letter] = [Atom(extent(axis))]
+                    keep_apart(letters[letter], taken)
+                    use.renamed.append((axis, letters[letter]))
             elif extent(axis) == extent(letters[letter]) and not unifiable(letters[letter], axis):
                 use.renamed.append((axis, letters[letter]))
         uses.append(use)
@@ -196,7 +201,7 @@ def attention(low: Lowering, step: Step) -> None:
     batch = product(lead)
     depth = sum(extent(view.axes[-1]) for view in seen)
     shape = tuple(extent(axis) for axis in [*lead, seq, context])
-    stored = queries[0].stored_dtype
+    stored = first.base.dtype
     scores, probs = (Value(f"{step.out.name}.{what}", shape, stored) for what in ("scores", "probs"))
     axes = [*[list(axis) for axis in lead], list(seq), context]
     note = "" if len(seen) == 1 else "parts of the head, each query with its key, added up"

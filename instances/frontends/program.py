@@ -131,6 +131,15 @@ class Program:
         users = self.users(value)
         return users[0] if len(users) == 1 and value not in self.outputs else None
 
+    def stored_dtype(self, value: Value) -> str:
+        """The type a value is stored in, seen through views: all that is read of it may be cast down."""
+        users = self.users(value)
+        if value.cast_to or value in self.outputs or not users or any(user.op not in LOOKS for user in users):
+            return value.stored_dtype
+        kinds = {self.stored_dtype(seen) for user in users for seen in user.outputs}
+        narrow = kinds.pop() if len(kinds) == 1 else value.dtype
+        return narrow if FLOATS.get(narrow, 99) < FLOATS.get(value.dtype, 0) else value.dtype
+
     def changed(self) -> None:
         """Forget who reads what, after steps were edited."""
         self._users = None
@@ -183,6 +192,11 @@ def _names(text: str) -> frozenset[str]:
 
 
 IDENTITIES = _names("clone alias contiguous detach dropout native_dropout lift_fresh_copy identity lift_fresh")
+LOOKS = _names(
+    "view unsqueeze squeeze flatten unflatten transpose swapaxes permute t expand slice select split_with_sizes"
+)
+"""Operations that only look at a tensor in another way."""
+
 CASTS = _names("_to_copy to type_as cast")
 CREATIONS = _names(
     "arange zeros ones full empty eye zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty "

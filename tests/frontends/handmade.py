@@ -4,6 +4,7 @@ program that rules have rewritten can be computed again and compared."""
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from instances.frontends.program import FLOATS, Program, Value, load_program, sh
 from instances.frontends.rules import RULES
 from instances.graph import Operator, OpKind
 
-EXPORTS = Path(__file__).parents[3] / "shared" / "data" / "exported_graphs"
+SHARED = Path(os.environ.get("TILEWRIGHT_SHARED", Path(__file__).parents[3] / "shared"))
+EXPORTS = SHARED / "data" / "exported_graphs"
 """Operator graphs that torch.export made of Hugging Face's models."""
 
 Array = Any

@@ -479,3 +479,13 @@ def test_paths_lose_what_all_share() -> None:
         x = g.node("exp", x, module=g.module(path))
     assert [step.module[0] for step in g.program(x).steps] == ["0.mlp", "1.mlp"]
     assert math.prod(g.values[x[1:]].shape) == 16
+
+
+def test_what_is_cast_down_behind_a_view_is_stored_narrow() -> None:
+    g = Drawn()
+    y = g.node("bmm", g.input("x", 2, 4, 8), g.input("w", 2, 8, 4), label="float32")
+    turned = g.node("transpose.int", g.node("view", y, [2, 2, 2, 4], label="float32"), 1, 2, label="float32")
+    z = g.node("exp", g.node("_to_copy", turned, dtype="bfloat16"))
+    assert g.imported(z).graph.tensor["bmm_0"].dtype == "bfloat16"
+    assert g.imported(z, turned).graph.tensor["bmm_0"].dtype == "float32"
+    assert g.imported(z, g.node("exp", turned)).graph.tensor["bmm_0"].dtype == "float32"

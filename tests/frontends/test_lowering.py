@@ -122,13 +122,23 @@ def test_products_added_to_something(op: str) -> None:
 def test_einstein_sums(equation: str, shapes: tuple[tuple[int, ...], ...], macs: int) -> None:
     g = Drawn()
     operands = [g.input(f"x{i}", *shape) for i, shape in enumerate(shapes)]
-    g.values |= {}
     y = g.node("einsum", equation, operands)
     op = single(g.imported(y))
     assert op.macs == macs
     assert op.kind is (OpKind.MATMUL if macs else OpKind.ELEMENTWISE)
     if not macs:
         assert op.vector[V.TWO_SOURCE] == 2 * math.prod(g.values[y[1:]].shape)
+
+
+def test_two_letters_of_one_loop() -> None:
+    g = Drawn()
+    x = g.input("x", 2, 6, 8)
+    graph = g.imported(g.node("exp", g.node("einsum", "bin,bjn->bij", [x, x]))).graph
+    op = graph.operators[0]
+    assert op.macs == 2 * 6 * 6 * 8
+    assert sorted(op.dims.values()) == [1, 2, 6, 6, 8]
+    assert len(set(op.writes[0].dims)) == len(op.writes[0].dims)
+    assert op.reads[0].dims != op.reads[1].dims
 
 
 @pytest.mark.parametrize("equation", ["ij,jk", "i...,j...->ij", "ij,jk,kl->il", "ijk,jk->i"])
