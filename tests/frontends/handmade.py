@@ -34,7 +34,7 @@ def erf(x: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
+    return 1 / (1 + np.exp(np.minimum(-x, 700)))
 
 
 def silu(x: Array) -> Array:

@@ -14,8 +14,10 @@ from instances.frontends.captured import read_captured
 from instances.frontends.importing import Imported, import_graph
 from instances.generate import build_graph
 from instances.graph import Graph, Operator, OpKind, Role
+from instances.repetition import find_layers
 from tests.frontends.handmade import EXPORTS
 
+FUNCTIONAL = "llama3_8b_prefill2048_L2"
 NAMES = (
     "bert_base_512_L2",
     "deepseek_v3_decode4096_L2",
@@ -100,6 +102,16 @@ def test_what_stands_for_a_layer_of_llama() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [(FUNCTIONAL, 2), (f"{FUNCTIONAL}_composite", 2), ("gpt2_prefill1024_L2", 2), ("bert_base_512_L2", 2)]
+    + [("deepseek_v3_decode4096_L2", 1), ("qwen3_30b_a3b_prefill2048_L1", 1)],
+)
+def test_equal_layers(name: str, layers: int) -> None:
+    found = find_layers(imported(name).graph)
+    assert (found.count if found is not None else 1) == layers
+
+
 # ----------------------------------------------------------------------------- four of one model
 
 
@@ -112,9 +124,6 @@ def form(graph: Graph, op: Operator) -> tuple[Any, ...]:
 
 def one_layer(graph: Graph) -> list[Operator]:
     return [op for op in graph.operators if ".layers.1." not in op.name]
-
-
-FUNCTIONAL = "llama3_8b_prefill2048_L2"
 
 
 def test_composite_operators_and_functional_ones_give_the_same() -> None:
