@@ -226,7 +226,6 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
     "gated_activation": lambda x, up, *, function: {"silu": silu, "gelu": gelu, "relu": relu}[function](x) * up,
     "attention": attention,
     "cache_rows": lambda x: x,
-    "choose_one": lambda x: x,
 }
 """What rules put in the place of several operators."""
 

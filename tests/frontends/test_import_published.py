@@ -104,8 +104,14 @@ def test_what_stands_for_a_layer_of_llama() -> None:
 
 @pytest.mark.parametrize(
     ("name", "layers"),
-    [(FUNCTIONAL, 2), (f"{FUNCTIONAL}_composite", 2), ("gpt2_prefill1024_L2", 2), ("bert_base_512_L2", 2)]
-    + [("deepseek_v3_decode4096_L2", 1), ("qwen3_30b_a3b_prefill2048_L1", 1)],
+    [
+        (FUNCTIONAL, 2),
+        (f"{FUNCTIONAL}_composite", 2),
+        ("gpt2_prefill1024_L2", 2),
+        ("bert_base_512_L2", 2),
+        ("deepseek_v3_decode4096_L2", 1),
+        ("qwen3_30b_a3b_prefill2048_L1", 1),
+    ],
 )
 def test_equal_layers(name: str, layers: int) -> None:
     found = find_layers(imported(name).graph)
