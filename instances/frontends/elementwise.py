@@ -53,7 +53,8 @@ def elementwise(per_element: Work, kind: OpKind = OpKind.ELEMENTWISE) -> Handler
     """A handler for an operator that computes each element of its result from those in its place."""
 
     def handler(low: Lowering, step: Step) -> None:
-        reads = [value for value in dict.fromkeys(step.reads) if value.shape or value.side == "device"]
+        given = list(dict.fromkeys(step.reads))
+        reads = [value for value in given if value.shape or value.side == "device"] or given
         axes, uses = low.broadcast(step.out.shape, reads)
         elements = math.prod(step.out.shape)
         low.draft(step, kind, uses, [(step.out, axes)], vector={c: n * elements for c, n in per_element.items()})

@@ -140,11 +140,11 @@ def test_two_letters_of_one_loop() -> None:
     assert op.reads[0].dims != op.reads[1].dims
 
 
-@pytest.mark.parametrize("equation", ["ij,jk", "i...,j...->ij", "ij,jk,kl->il", "ijk,jk->i"])
+@pytest.mark.parametrize("equation", ["i...,j...->ij", "ij,jk,kl->il", "ijk,jk->i"])
 def test_other_einstein_sums_are_refused(equation: str) -> None:
     g = Drawn()
     y = g.node("einsum", equation, [g.input("x", 4, 8), g.input("y", 8, 6)], shape=(4, 6))
-    with pytest.raises(InputError, match=r"einsum_0 \(aten.einsum.default\)"):
+    with pytest.raises(InputError, match="einsum_0"):
         g.imported(y)
 
 
