@@ -123,6 +123,8 @@ def refine(one: Sequence[Atom], other: Sequence[Atom]) -> list[tuple[Atom, Atom]
     left, right = leaves(one), leaves(other)
     pairs: list[tuple[Atom, Atom]] = []
     while left and right:
+        for side in (left, right):  # the same atom may stand on both sides, and have been split from the other
+            side[-1:] = side[-1].leaves()
         a, b = left[-1], right[-1]
         if a.extent == b.extent:
             pairs.append((a, b))

@@ -172,6 +172,16 @@ def test_loops_that_are_kept_apart_never_become_one(data: st.DataObject) -> None
         assert not set(atoms[a].leaves()) & set(atoms[b].leaves())
 
 
+def test_an_atom_on_both_sides_is_split_once() -> None:
+    one, other = Atom(8), Atom(4)
+    far = Atom(8)
+    keep_apart([one], [far])
+    unifiable([one], [one, other])
+    factors = one.leaves()
+    assert math.prod(atom.extent for atom in factors) == 8
+    assert all(atom.is_apart(far) for atom in factors)
+
+
 def test_refinement_splits_until_factors_pair_up() -> None:
     left, right = [Atom(4), Atom(6)], [Atom(8), Atom(3)]
     pairs = refine(left, right)
