@@ -14,6 +14,9 @@ from instances.documents import SCHEMA_VERSION, Frozen, canonical_json, digest
 from instances.graph import Count, Name
 from instances.kernels import Buffer, KernelKind, Ns, Rule, Tiling
 
+MOST_SEARCH_POINTS = 1000
+"""Most points of a search that a schedule is read with; what we write has fewer."""
+
 
 class Source(StrEnum):
     """Where a kernel gets a tensor from."""
@@ -113,8 +116,21 @@ class Proof(Frozen):
     covers: str
 
 
+class SearchPoint(Frozen):
+    """The best latency (``None`` before the first schedule) and bound after ``time_s`` seconds, and who found it."""
+
+    time_s: Annotated[float, Field(ge=0)]
+    objective_ns: Ns | None
+    bound_ns: Ns
+    source: Name
+
+
 class Schedule(Frozen):
-    """Kernels, moves and residencies of one pass through the graph."""
+    """Kernels, moves and residencies of one pass through the graph.
+
+    ``search`` tells how the answer came about. It is no part of the answer: two runs that find the same take different
+    times, so neither the seal nor ``==`` looks at it.
+    """
 
     schema_version: int = SCHEMA_VERSION
     instance: str  # fingerprint of graph and machine
@@ -124,6 +140,7 @@ class Schedule(Frozen):
     residencies: tuple[Residency, ...] = ()
     proof: Proof
     seal: str = ""
+    search: tuple[SearchPoint, ...] = Field(default=(), max_length=MOST_SEARCH_POINTS)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -131,10 +148,19 @@ class Schedule(Frozen):
             raise ValueError("a schedule without kernels covers no operator")
         return self
 
+    def __eq__(self, other: object) -> bool:
+        """Whether two schedules say the same, however they were found."""
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        fields = set(type(self).model_fields) - {"search"}
+        return all(getattr(self, name) == getattr(other, name) for name in fields)
+
+    __hash__ = None  # type: ignore[assignment]  # it holds tables, and never had one
+
     @property
     def content_digest(self) -> str:
-        """SHA-256 over everything but the seal itself."""
-        return digest(canonical_json(self, exclude={"seal"}))
+        """SHA-256 over everything but the seal itself and the course of the search."""
+        return digest(canonical_json(self, exclude={"seal", "search"}))
 
     def sealed(self) -> Schedule:
         """This schedule with the seal that lets a reader notice a changed byte."""

@@ -22,6 +22,7 @@ from instances.library import DTYPES, KERNELS, Request, Unmodelled, parse_attrib
 from instances.machine import Machine, load_machine, machine_names
 from instances.plan import Plan
 from instances.schedule import Proof, Schedule, Status
+from opt.history import search_points
 from opt.replay import Replay, replay
 from solvers.interface import Listener, Options, Result
 from solvers.registry import DEFAULT_SOLVER, REGISTRY, Entry, find_solver
@@ -330,7 +331,9 @@ def _replayed(instance: Instance, entry: Entry, result: Result, options: Options
         judged = replay(instance, result.schedule).require_valid(f"the schedule of solver {entry.name!r}")
     except InvalidScheduleError as error:
         raise _UnsoundError(str(error), result) from None
-    return replace(result, runtime_s=options.elapsed_s), judged
+    result = replace(result, runtime_s=options.elapsed_s)
+    told = result.schedule.model_copy(update={"search": search_points(result)})  # no part of what its seal covers
+    return replace(result, schedule=told), judged
 
 
 def _fall_back(instance: Instance, entry: Entry, options: Options, failed: Result | None) -> Result:
