@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -472,8 +472,17 @@ def solvers() -> tuple[str, ...]:
     return tuple(REGISTRY)
 
 
-def report(instance: Instance, schedule: Schedule, path: str | Path | None = None) -> str:
+def report(
+    instance: Instance,
+    schedule: Schedule,
+    path: str | Path | None = None,
+    *,
+    baselines: Mapping[str, int] | None = None,
+    reasons: Mapping[str, str] | None = None,
+) -> str:
     """A schedule as one HTML page that needs nothing else; also written to ``path`` where there is one.
+
+    ``baselines`` and ``reasons`` as in :func:`reports.html.render_report`.
 
     Raises
     ------
@@ -483,7 +492,7 @@ def report(instance: Instance, schedule: Schedule, path: str | Path | None = Non
     from instances.documents import write_text
     from reports.html import render_report
 
-    page = render_report(instance, schedule)
+    page = render_report(instance, schedule, baselines=baselines, reasons=reasons)
     if path is not None:
         write_text(path, page)
     return page

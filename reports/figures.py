@@ -130,7 +130,7 @@ def groups_timeline(facts: Facts, width_px: float = PAGE_PX) -> Chart:
     for band, high in zip(found, tall, strict=True):
         child(plot, "rect", x=0, width="100%", y=y, height=high, class_="track")
         child(gutter, "text", fitted(f"group{'s' * (len(band.groups) > 1)} {band.name}", GUTTER_PX), x=0, y=y + 12)
-        child(gutter, "text", fitted(f"each {band.cores}", GUTTER_PX), x=0, y=y + 25, class_="soft")
+        child(gutter, "text", fitted(band.cores, GUTTER_PX), x=0, y=y + 25, class_="soft")
         y += high + 8
     time_axis(plot, scale, HEAD_PX, bottom)
     y = float(HEAD_PX)
@@ -146,7 +146,7 @@ def groups_timeline(facts: Facts, width_px: float = PAGE_PX) -> Chart:
 
 
 def _lane_px(lane: Lane) -> float:
-    return 18 if lane.name == "AIC" else 12
+    return 18 if lane.name == "AIC" else 14
 
 
 def _lane(plot: Element, scale: Scale, lane: Lane, top: float) -> None:

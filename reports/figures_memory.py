@@ -30,6 +30,9 @@ MAP_PX, AXIS_PX, TIMES_PX = 440, 34, GUTTER_PX
 ROW_PX = 30
 """Height of a memory in the pictures without time."""
 
+LEAST_WIDTH_BYTES = 65536
+"""The map of L2 is not magnified beyond this."""
+
 IN_CORE = (MemoryName.L1, MemoryName.L0A, MemoryName.L0B, MemoryName.L0C, MemoryName.UB)
 """Memories of a core, in the order shown."""
 
@@ -118,8 +121,9 @@ def l2_map(facts: Facts, width_px: float = PAGE_PX) -> Map:
     capacity, whole = facts.instance.machine.capacity(MemoryName.L2), scale_bytes(facts)
     highest = max((block.top_bytes for block in facts.blocks), default=0)
     magnified = 1
-    while highest and 2 * magnified * highest <= whole and whole // magnified > 65536:
-        magnified *= 2
+    if 0 < 8 * highest <= whole:  # else the capacity is worth more than the size of what is there
+        while 2 * magnified * highest <= whole and whole // magnified > LEAST_WIDTH_BYTES:
+            magnified *= 2
     width_bytes = max(whole // magnified, highest if magnified == 1 else 0)
     axis, times, plot = _still(AXIS_PX, "axis"), _still(MAP_PX, "times"), _still(MAP_PX)
     times.set("width", str(TIMES_PX))

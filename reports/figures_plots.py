@@ -176,21 +176,26 @@ def _draw_steps(
 
 
 def _draw_roof(plot: Element, limit: Roof, x: _Axis, y: _Axis, top: float) -> None:
+    """A roof with its name: above it at its right end, but below it at the lower of two slopes."""
+
     def at(intensity: float, rate: float) -> tuple[float, float]:
         return x.at(intensity), HEAD_PX + PLOT_PX * (1 - y.at(rate))
 
     if limit.flat:
         begin, end = at(x.low, limit.value), at(x.high, limit.value)
-        words, place, anchor = f"{limit.name} {rate_text(limit.value)}op/s", end, "end"
+        words, along = f"{limit.name} {rate_text(limit.value)}op/s", 1.0
     else:
         left = max(x.low, y.low / limit.value)
         begin, end = at(left, left * limit.value), at(min(x.high, top / limit.value), min(x.high * limit.value, top))
-        words, place, anchor = f"{limit.name} {limit.value:,.0f} GB/s", end, "end"
-        place = ((begin[0] + 2 * end[0]) / 3, (begin[1] + 2 * end[1]) / 3)
+        words, along = f"{limit.name} {limit.value:,.0f} GB/s", 0.45
+    lower = limit.name == "HBM"
     line = child(plot, "line", y1=begin[1], y2=end[1], class_=f"roof {limit.kind}")
     line.set("x1", _percent(begin[0]))
     line.set("x2", _percent(end[0]))
-    child(plot, "text", words, x=_percent(place[0]), dx=-6, y=place[1] - 5, text_anchor=anchor)
+    text = child(plot, "text", words, x=_percent(begin[0] + along * (end[0] - begin[0])))
+    text.set("y", f"{begin[1] + along * (end[1] - begin[1]) + (14 if lower else -5):.6g}")
+    text.set("dx", "8" if lower else "-6")
+    text.set("text-anchor", "start" if lower else "end")
 
 
 def _draw_point(plot: Element, dot: Point, x: _Axis, y: float) -> None:
