@@ -19,7 +19,7 @@ GRAIN = 10_000
 """Units of the inner viewport that step lines are drawn in, along either axis."""
 
 LEAST_S = 0.01
-"""Where the axis of the search's time begins (s): below, the process is still waking up."""
+"""Where the axis of the search's time begins at the earliest (s)."""
 
 
 class _Axis:
@@ -99,7 +99,8 @@ def convergence(schedule: Schedule) -> tuple[Element, Element] | None:
     low = min([point.bound_ns for point in search if point.bound_ns] or [0])
     margin = max(1.0, 0.08 * (high - low))
     bottom, top = max(0.0, low - margin), high + margin
-    x = _Axis(LEAST_S, max(search[-1].time_s, 2 * LEAST_S))
+    first_s = max(LEAST_S, search[0].time_s)
+    x = _Axis(10.0 ** math.floor(math.log10(first_s)), max(search[-1].time_s, 2 * first_s))
     gutter, plot = frame(HEAD_PX + PLOT_PX + FOOT_PX)
     child(plot, "title", "Convergence")
     last = search[-1]
@@ -169,9 +170,9 @@ def _draw_steps(
         wide = CHAR_PX * (len(source) + 1) / PAGE_PX
         if source != named and share >= free_from:
             late = share + wide > 1
-            anchor = "end" if late else "start"
-            dy = -7 if kind == "objective" else 15
-            child(plot, "text", source, x=_percent(share), y=up(value) + dy, text_anchor=anchor, class_="soft")
+            text = child(plot, "text", source, x=_percent(share), dx=-4 if late else 4, class_="soft")
+            text.set("y", f"{up(value) + (-7 if kind == 'objective' else 15):.6g}")
+            text.set("text-anchor", "end" if late else "start")
             free_from, named = share + wide, source
 
 

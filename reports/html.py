@@ -24,7 +24,7 @@ from instances.schedule import Kernel, Schedule
 from reports import drawing, facts, figures, figures_memory, figures_plots, groups, moves, roofline
 
 KIND_NAMES = figures.KIND_NAMES | {
-    "residency": "in L2, or in use",
+    "residency": "tensor kept in L2",
     "workspace": "workspace of a kernel",
     "objective": "best latency",
     "provenby": "best proven bound",
