@@ -5,6 +5,7 @@ Times in integer ns from the start, addresses and sizes in bytes. Every field is
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -13,6 +14,7 @@ from pydantic import Field, model_validator
 from instances.documents import SCHEMA_VERSION, Frozen, canonical_json, digest
 from instances.graph import Count, Name
 from instances.kernels import Buffer, KernelKind, Ns, Rule, Tiling
+from instances.notebook import html_table
 
 MOST_SEARCH_POINTS = 1000
 """Most points of a search that a schedule is read with; what we write has fewer."""
@@ -165,6 +167,23 @@ class Schedule(Frozen):
     def sealed(self) -> Schedule:
         """This schedule with the seal that lets a reader notice a changed byte."""
         return self.model_copy(update={"seal": self.content_digest})
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What the schedule is in a few names and values, for people."""
+        proof = self.proof
+        moves = Counter(move.kind.value for move in self.moves)
+        explicit = ", ".join(f"{count} {kind}" for kind, count in sorted(moves.items())) or "none"
+        return [
+            ("latency", f"{self.latency_ns / 1000:,.3f} µs"),
+            ("bound", f"{proof.bound_ns / 1000:,.3f} µs by {proof.bound_by}, gap {100 * self.gap:.2f} %"),
+            ("status", f"{proof.status.value}, by {proof.solver}"),
+            ("kernels", f"{len(self.kernels)}, of {sum(len(kernel.operators) for kernel in self.kernels)} operators"),
+            ("explicit moves", explicit),
+            ("kept in L2", f"{len(self.residencies)} tensors"),
+        ]
+
+    def _repr_html_(self) -> str:
+        return html_table("Schedule", self.rows())
 
     @property
     def gap(self) -> float:

@@ -23,6 +23,7 @@ from instances.machine import Machine, load_machine, machine_names
 from instances.plan import Plan
 from instances.schedule import Proof, Schedule, Status
 from opt.history import search_points
+from opt.pictures import picture_of
 from opt.replay import Replay, replay
 from solvers.interface import Listener, Options, Result
 from solvers.registry import DEFAULT_SOLVER, REGISTRY, Entry, find_solver
@@ -333,7 +334,7 @@ def _replayed(instance: Instance, entry: Entry, result: Result, options: Options
         raise _UnsoundError(str(error), result) from None
     result = replace(result, runtime_s=options.elapsed_s)
     told = result.schedule.model_copy(update={"search": search_points(result)})  # no part of what its seal covers
-    return replace(result, schedule=told), judged
+    return replace(result, schedule=told, picture=picture_of(instance, told)), judged
 
 
 def _fall_back(instance: Instance, entry: Entry, options: Options, failed: Result | None) -> Result:
