@@ -63,6 +63,7 @@ KINDS = (
 FIGURE_CSS = """
 .chart text { font: 11px system-ui, -apple-system, "Segoe UI", sans-serif; fill: var(--ink); }
 .chart .soft { fill: var(--soft); }
+.chart .halo { paint-order: stroke; stroke: var(--surface); stroke-width: 3px; stroke-linejoin: round; }
 .chart .head { font-size: 14px; font-weight: 600; }
 .chart .track { fill: var(--panel); }
 .chart .grid { stroke: var(--line); stroke-width: 1; }

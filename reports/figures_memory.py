@@ -106,9 +106,13 @@ def overview(facts: Facts, width_px: float = PAGE_PX) -> tuple[Element, Element]
         for value, kind in ((row.together_bytes, "room"), (row.used_together_bytes, "residency")):
             child(plot, "rect", x=0, y=y, width=_share(value, whole), height=ROW_PX, class_=kind)
         text = f"{size(row.used_together_bytes)} of {size(row.together_bytes)}"
-        beside = width_px * row.together_bytes / whole < 7 * len(text)
-        x = row.together_bytes if beside else min(row.used_together_bytes, row.together_bytes * 0.6)
-        child(plot, "text", text, x=_share(x, whole), dx=6, y=y + 19)
+        wide = 7 * len(text)
+        if width_px * row.together_bytes / whole < wide:
+            child(plot, "text", text, x=_share(row.together_bytes, whole), dx=6, y=y + 19)
+        elif width_px * row.used_together_bytes / whole > wide:
+            child(plot, "text", text, x=0, dx=6, y=y + 19, class_="on")
+        else:
+            child(plot, "text", text, x=_share(row.used_together_bytes, whole), dx=6, y=y + 19, class_="halo")
     return gutter, plot
 
 
@@ -150,7 +154,7 @@ def l2_map(facts: Facts, width_px: float = PAGE_PX) -> Map:
         words = f"peak {size(facts.peak.size_bytes)} at {microseconds(facts.peak.at_ns)} µs"
         child(plot, "line", x1="0", x2="100%", y1=y, y2=y, class_="peak")
         dy = -4 if 2 * facts.peak.at_ns > facts.span_ns else 13
-        child(plot, "text", words, x="100%", dx=-6, y=y, dy=dy, text_anchor="end", class_="plain")
+        child(plot, "text", words, x="100%", dx=-6, y=y, dy=dy, text_anchor="end", class_="halo")
     return Map(axis, times, plot, width_bytes, magnified, tuple(sorted({block.kind for block in facts.blocks})))
 
 
@@ -227,6 +231,8 @@ def _time_ticks(times: Element, plot: Element, scale: Scale) -> None:
         text.set("text-anchor", "end")
         if index == 0:
             text.set("dy", "10")
+        elif index * step > 0.97 * scale.span_ns:
+            text.set("dy", "-2")
         child(lines, "line", x1="0", x2="100%", y1=y, y2=y, class_="grid")
 
 

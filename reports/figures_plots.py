@@ -170,7 +170,7 @@ def _draw_steps(
         wide = CHAR_PX * (len(source) + 1) / PAGE_PX
         if source != named and share >= free_from:
             late = share + wide > 1
-            text = child(plot, "text", source, x=_percent(share), dx=-4 if late else 4, class_="soft")
+            text = child(plot, "text", source, x=_percent(share), dx=-4 if late else 4, class_="halo")
             text.set("y", f"{up(value) + (-7 if kind == 'objective' else 15):.6g}")
             text.set("text-anchor", "end" if late else "start")
             free_from, named = share + wide, source
@@ -193,7 +193,7 @@ def _draw_roof(plot: Element, limit: Roof, x: _Axis, y: _Axis, top: float) -> No
     line = child(plot, "line", y1=begin[1], y2=end[1], class_=f"roof {limit.kind}")
     line.set("x1", _percent(begin[0]))
     line.set("x2", _percent(end[0]))
-    text = child(plot, "text", words, x=_percent(begin[0] + along * (end[0] - begin[0])))
+    text = child(plot, "text", words, x=_percent(begin[0] + along * (end[0] - begin[0])), class_="halo")
     text.set("y", f"{begin[1] + along * (end[1] - begin[1]) + (14 if lower else -5):.6g}")
     text.set("dx", "8" if lower else "-6")
     text.set("text-anchor", "start" if lower else "end")

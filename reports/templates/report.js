@@ -14,7 +14,7 @@
     output: figure.querySelector("output"),
     told: null, // where the script itself has scrolled to
   }));
-  let zoom = 1, broad = 1;
+  let zoom = 1, broad = 1, here = 0; // here: the share of the span at which what is seen begins
 
   const draw = (parent, name, attributes, text = "") => {
     const element = document.createElementNS(parent.namespaceURI, name);
@@ -60,7 +60,8 @@
     for (let index = 0; index * step <= chart.span; index += 1) {
       const y = `${(100 * index * step) / chart.span}%`;
       lines.push(draw(rows, "line", { x1: 0, x2: "100%", y1: y, y2: y, class: "grid" }));
-      const place = { x: 98, y, dy: index ? 4 : 10, "text-anchor": "end", class: "soft" };
+      const late = chart.span - index * step < (8 / height) * chart.span;
+      const place = { x: 98, y, dy: index ? (late ? -2 : 4) : 10, "text-anchor": "end", class: "soft" };
       words.push(draw(times, "text", place, time(index * step)));
     }
     rows.replaceChildren(...lines);
@@ -141,22 +142,24 @@
     if (chart.scroll[name] !== before) chart.told = chart.scroll[name];
   };
 
+  const goToAll = (share) => {
+    here = Math.max(0, Math.min(share, 1 - Math.min(...charts.map(seen))));
+    for (const chart of charts) goTo(chart, here);
+  };
+
   // keeps the instant under `at` (a share of the visible part) where it is
   const zoomTo = (wanted, lead, at = 0.5) => {
     const instant = begin(lead) + at * seen(lead);
     zoom = Math.min(MOST, Math.max(1, wanted));
     charts.forEach(stretch);
-    for (const chart of charts) goTo(chart, instant - at * seen(chart));
+    goToAll(instant - at * seen(lead));
   };
   const broaden = (wanted, chart) => {
     broad = Math.min(MOST, Math.max(1, wanted));
     stretch(chart);
   };
 
-  const pan = (chart, share) => goToAll(chart, begin(chart) + share * seen(chart));
-  const goToAll = (lead, share) => {
-    for (const chart of charts) goTo(chart, Math.max(0, share));
-  };
+  const pan = (chart, share) => goToAll(begin(chart) + share * seen(chart));
 
   const actions = {
     closer: (chart) => zoomTo(zoom * 2, chart),
@@ -205,7 +208,8 @@
       const own = chart.told !== null && Math.abs(place - chart.told) < 2;
       chart.told = null;
       if (own) return;
-      for (const other of charts) if (other !== chart) goTo(other, begin(chart));
+      here = begin(chart);
+      for (const other of charts) if (other !== chart) goTo(other, here);
     });
     const tell = (event) => {
       const text = words(event.target);
@@ -214,7 +218,10 @@
     chart.plot.addEventListener("pointerover", tell);
     chart.plot.addEventListener("click", tell);
   }
-  const fitAll = () => charts.forEach(fit);
-  window.addEventListener("resize", fitAll);
-  fitAll();
+  window.addEventListener("resize", () => {
+    const place = here; // in time: in px it is another one now
+    charts.forEach(fit);
+    goToAll(place);
+  });
+  charts.forEach(fit);
 })();
