@@ -32,10 +32,12 @@ class _Axis:
         """Where a value stands."""
         return math.log(value / self.low) / math.log(self.high / self.low)
 
-    def decades(self) -> list[float]:
-        """Powers of ten on the axis."""
-        first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-        return [10.0**power for power in range(first, last + 1)]
+    def ticks(self) -> list[float]:
+        """Powers of ten on the axis; twice and five times these too where there are few."""
+        first, last = math.floor(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
+        factors = (1, 2, 5) if last - first < 4 else (1,)
+        found = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+        return [value for value in found if self.low * (1 - 1e-9) <= value <= self.high]
 
 
 def roofline(facts: Facts) -> tuple[Element, Element] | None:
@@ -60,12 +62,12 @@ def roofline(facts: Facts) -> tuple[Element, Element] | None:
     def up(value: float) -> float:
         return HEAD_PX + PLOT_PX * (1 - y.at(value))
 
-    for value in x.decades():
+    for value in x.ticks():
         place = _percent(x.at(value))
         child(plot, "line", x1=place, x2=place, y1=HEAD_PX, y2=HEAD_PX + PLOT_PX, class_="grid")
         child(plot, "text", f"{value:g}", x=place, y=HEAD_PX + PLOT_PX + 15, text_anchor=_anchor(x.at(value)))
     child(plot, "text", "operations per byte", x="50%", y=HEAD_PX + PLOT_PX + 32, text_anchor="middle", class_="soft")
-    for value in y.decades():
+    for value in y.ticks():
         child(plot, "line", x1="0", x2="100%", y1=up(value), y2=up(value), class_="grid")
         child(gutter, "text", rate_text(value), x=GUTTER_PX - 6, y=up(value) + 4, text_anchor="end")
     child(gutter, "text", "operations/s", x=0, y=11, class_="soft")
@@ -110,7 +112,7 @@ def convergence(schedule: Schedule) -> tuple[Element, Element] | None:
     def up(value: float) -> float:
         return HEAD_PX + PLOT_PX * (1 - (value - bottom) / (top - bottom))
 
-    for value in x.decades():
+    for value in x.ticks():
         place = _percent(x.at(value))
         child(plot, "line", x1=place, x2=place, y1=HEAD_PX, y2=HEAD_PX + PLOT_PX, class_="grid")
         child(plot, "text", f"{value:g} s", x=place, y=HEAD_PX + PLOT_PX + 15, text_anchor=_anchor(x.at(value)))
