@@ -12,6 +12,7 @@ from instances.documents import SCHEMA_VERSION, Frozen, digest
 from instances.graph import Graph, Name
 from instances.kernels import Candidate, Implementation, Template
 from instances.machine import Machine
+from instances.notebook import html_table
 
 
 class Census(Frozen):
@@ -64,6 +65,18 @@ class Instance(Frozen):
     def fingerprint(self) -> str:
         """SHA-256 that a schedule carries: of graph and machine, which alone decide what is valid."""
         return digest(self.graph.fingerprint + self.machine.fingerprint)
+
+    def _repr_html_(self) -> str:
+        graph, census = self.graph, self.census
+        stored = sum(tensor.size_bytes for tensor in graph.tensors if tensor.role.starts_in_hbm)
+        rows = [
+            ("graph", f"{len(graph.operators)} operators, {len(graph.tensors)} tensors"),
+            ("in HBM at the start", f"{stored / 2**20:,.1f} MiB"),
+            ("machine", self.machine.title),
+            ("candidates", f"{len(self.candidates)} fusion groups of {len(self.templates)} structures"),
+            ("tilings", f"{census.kept_tilings:,} kept of {census.priced_tilings:,} priced"),
+        ]
+        return html_table(self.name, rows)
 
     def implementations(self, candidate: Candidate) -> tuple[Implementation, ...]:
         """The ways to run a candidate."""

@@ -54,19 +54,32 @@ def find_repetition(instance: Instance, least_blocks: int = LEAST_BLOCKS) -> Rep
 
 
 def find_layers(graph: Graph, least_blocks: int = 2) -> Repetition | None:
-    """As :func:`find_repetition` before anything is priced: operators are compared by a hash of all but their names."""
+    """As :func:`find_repetition` before anything is priced: operators are compared by a hash of all but their names.
+
+    The first block may read from outside what the others read of the block before.
+    """
     order = {operator.name: i for i, operator in enumerate(graph.operators)}
-    forms = [
-        (
-            _canonical(graph, operator),
-            tuple(
-                order[graph.producer[read.tensor]] - i if read.tensor in graph.producer else 0
-                for read in operator.reads
-            ),
-        )
+    kinds = [_canonical(graph, operator) for operator in graph.operators]
+    back = [
+        tuple(order[graph.producer[read.tensor]] - i if read.tensor in graph.producer else 0 for read in operator.reads)
         for i, operator in enumerate(graph.operators)
     ]
-    return longest_repetition(forms, least_blocks)
+    found = longest_repetition(list(zip(kinds, back, strict=True)), least_blocks)
+    loose = longest_repetition(kinds, least_blocks)
+    if loose is None or (found is not None and found.count * found.period >= loose.count * loose.period):
+        return found
+    return loose if _chained(back, loose) else found
+
+
+def _chained(back: Sequence[tuple[int, ...]], blocks: Repetition) -> bool:
+    """Whether blocks read from as far back as each other, the first one from outside instead of from one before it."""
+    for place in range(blocks.first, blocks.end - blocks.period):
+        for mine, next_one in zip(back[place], back[place + blocks.period], strict=True):
+            offset = place - blocks.first
+            enters = offset < blocks.period and mine == 0 and -blocks.period <= next_one + offset < 0
+            if mine != next_one and not enters:
+                return False
+    return True
 
 
 def _canonical(graph: Graph, operator: Operator) -> str:

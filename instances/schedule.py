@@ -5,6 +5,7 @@ Times in integer ns from the start, addresses and sizes in bytes. Every field is
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -13,6 +14,10 @@ from pydantic import Field, model_validator
 from instances.documents import SCHEMA_VERSION, Frozen, canonical_json, digest
 from instances.graph import Count, Name
 from instances.kernels import Buffer, KernelKind, Ns, Rule, Tiling
+from instances.notebook import html_table
+
+MOST_SEARCH_POINTS = 1000
+"""Most points of a search that a schedule is read with; what we write has fewer."""
 
 
 class Source(StrEnum):
@@ -113,8 +118,21 @@ class Proof(Frozen):
     covers: str
 
 
+class SearchPoint(Frozen):
+    """The best latency (``None`` before the first schedule) and bound after ``time_s`` seconds, and who found it."""
+
+    time_s: Annotated[float, Field(ge=0)]
+    objective_ns: Ns | None
+    bound_ns: Ns
+    source: Name
+
+
 class Schedule(Frozen):
-    """Kernels, moves and residencies of one pass through the graph."""
+    """Kernels, moves and residencies of one pass through the graph.
+
+    ``search`` tells how the answer came about. It is no part of the answer: two runs that find the same take different
+    times, so neither the seal nor ``==`` looks at it.
+    """
 
     schema_version: int = SCHEMA_VERSION
     instance: str  # fingerprint of graph and machine
@@ -124,6 +142,7 @@ class Schedule(Frozen):
     residencies: tuple[Residency, ...] = ()
     proof: Proof
     seal: str = ""
+    search: tuple[SearchPoint, ...] = Field(default=(), max_length=MOST_SEARCH_POINTS)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -131,14 +150,40 @@ class Schedule(Frozen):
             raise ValueError("a schedule without kernels covers no operator")
         return self
 
+    def __eq__(self, other: object) -> bool:
+        """Whether two schedules say the same, however they were found."""
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        fields = set(type(self).model_fields) - {"search"}
+        return all(getattr(self, name) == getattr(other, name) for name in fields)
+
+    __hash__ = None  # type: ignore[assignment]  # it holds tables, and never had one
+
     @property
     def content_digest(self) -> str:
-        """SHA-256 over everything but the seal itself."""
-        return digest(canonical_json(self, exclude={"seal"}))
+        """SHA-256 over everything but the seal itself and the course of the search."""
+        return digest(canonical_json(self, exclude={"seal", "search"}))
 
     def sealed(self) -> Schedule:
         """This schedule with the seal that lets a reader notice a changed byte."""
         return self.model_copy(update={"seal": self.content_digest})
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What the schedule is in a few names and values, for people."""
+        proof = self.proof
+        moves = Counter(move.kind.value for move in self.moves)
+        explicit = ", ".join(f"{count} {kind}" for kind, count in sorted(moves.items())) or "none"
+        return [
+            ("latency", f"{self.latency_ns / 1000:,.3f} µs"),
+            ("bound", f"{proof.bound_ns / 1000:,.3f} µs by {proof.bound_by}, gap {100 * self.gap:.2f} %"),
+            ("status", f"{proof.status.value}, by {proof.solver}"),
+            ("kernels", f"{len(self.kernels)}, of {sum(len(kernel.operators) for kernel in self.kernels)} operators"),
+            ("explicit moves", explicit),
+            ("kept in L2", f"{len(self.residencies)} tensors"),
+        ]
+
+    def _repr_html_(self) -> str:
+        return html_table("Schedule", self.rows())
 
     @property
     def gap(self) -> float:

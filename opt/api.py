@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from instances.library import DTYPES, KERNELS, Request, Unmodelled, parse_attrib
 from instances.machine import Machine, load_machine, machine_names
 from instances.plan import Plan
 from instances.schedule import Proof, Schedule, Status
+from opt.history import search_points
+from opt.pictures import picture_of
 from opt.replay import Replay, replay
 from solvers.interface import Listener, Options, Result
 from solvers.registry import DEFAULT_SOLVER, REGISTRY, Entry, find_solver
@@ -330,7 +332,9 @@ def _replayed(instance: Instance, entry: Entry, result: Result, options: Options
         judged = replay(instance, result.schedule).require_valid(f"the schedule of solver {entry.name!r}")
     except InvalidScheduleError as error:
         raise _UnsoundError(str(error), result) from None
-    return replace(result, runtime_s=options.elapsed_s), judged
+    result = replace(result, runtime_s=options.elapsed_s)
+    told = result.schedule.model_copy(update={"search": search_points(result)})  # no part of what its seal covers
+    return replace(result, schedule=told, picture=picture_of(instance, told)), judged
 
 
 def _fall_back(instance: Instance, entry: Entry, options: Options, failed: Result | None) -> Result:
@@ -469,8 +473,17 @@ def solvers() -> tuple[str, ...]:
     return tuple(REGISTRY)
 
 
-def report(instance: Instance, schedule: Schedule, path: str | Path | None = None) -> str:
+def report(
+    instance: Instance,
+    schedule: Schedule,
+    path: str | Path | None = None,
+    *,
+    baselines: Mapping[str, int] | None = None,
+    reasons: Mapping[str, str] | None = None,
+) -> str:
     """A schedule as one HTML page that needs nothing else; also written to ``path`` where there is one.
+
+    ``baselines`` and ``reasons`` as in :func:`reports.html.render_report`.
 
     Raises
     ------
@@ -480,7 +493,7 @@ def report(instance: Instance, schedule: Schedule, path: str | Path | None = Non
     from instances.documents import write_text
     from reports.html import render_report
 
-    page = render_report(instance, schedule)
+    page = render_report(instance, schedule, baselines=baselines, reasons=reasons)
     if path is not None:
         write_text(path, page)
     return page

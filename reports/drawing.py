@@ -33,6 +33,8 @@ LIGHT = {
     "fill": "#e3d335",
     "residency": "#a9c7e8",
     "workspace": "#d9c3ea",
+    "objective": "#b24a00",
+    "provenby": "#0b5cad",
 }
 """Colours on a light ground; the kinds are told apart by the colour-blind (after Okabe and Ito)."""
 
@@ -47,12 +49,21 @@ DARK = LIGHT | {
     "phase": "#848d97",
     "residency": "#6f9ccb",
     "workspace": "#ad8cc7",
+    "objective": "#f0a15e",
+    "provenby": "#7cb7f5",
 }
 """Colours on a dark ground."""
+
+KINDS = (
+    *("cube", "vector", "mix", "link", "phase", "prefetch", "spill", "fill", "residency", "workspace"),
+    *("objective", "provenby"),
+)
+"""What has a colour of its own in the figures, and in their legends."""
 
 FIGURE_CSS = """
 .chart text { font: 11px system-ui, -apple-system, "Segoe UI", sans-serif; fill: var(--ink); }
 .chart .soft { fill: var(--soft); }
+.chart .halo { paint-order: stroke; stroke: var(--surface); stroke-width: 3px; stroke-linejoin: round; }
 .chart .head { font-size: 14px; font-weight: 600; }
 .chart .track { fill: var(--panel); }
 .chart .grid { stroke: var(--line); stroke-width: 1; }
@@ -64,15 +75,30 @@ FIGURE_CSS = """
 .chart .boundname { fill: var(--accent); }
 .chart .limit { stroke: var(--warn); stroke-width: 1.5; }
 .chart .limitname { fill: var(--warn); }
+.chart .room { fill: var(--panel); stroke: var(--line); stroke-width: 1; }
+.chart .roof { stroke-width: 1.5; stroke: var(--ink); }
+.chart .slope-l2 { stroke-dasharray: 6 4; }
+.chart .roof-vector { stroke: var(--vector); }
+.chart .roof-cube { stroke: var(--cube); }
+.chart .tie { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 1 3; }
+.chart .dot { stroke: var(--surface); stroke-width: 1; }
+.chart .ring { stroke-width: 2; }
+.chart .step { fill: none; stroke-width: 2; }
 .chart .peak { stroke: var(--ink); stroke-width: 1; stroke-dasharray: 2 2; }
-""" + "\n".join(
-    f".chart .{kind} {{ fill: var(--{kind}); }}"
-    for kind in ("cube", "vector", "mix", "link", "phase", "prefetch", "spill", "fill", "residency", "workspace")
+""" + "\n".join(f".chart .{kind} {{ fill: var(--{kind}); }}" for kind in KINDS)
+FIGURE_CSS += "".join(
+    f"\n.chart .ring.{kind} {{ fill: var(--surface); stroke: var(--{kind}); }}" for kind in ("cube", "vector", "mix")
+)
+FIGURE_CSS += "".join(
+    f"\n.chart .step.{kind} {{ fill: none; stroke: var(--{kind}); }}" for kind in ("objective", "provenby")
 )
 """Rules for figures; colours are variables that the page sets, or :func:`light_css` fills in."""
 
 CHAR_PX = 6.3
 """Mean width of a character at 11 px, on the wide side."""
+
+LABEL_PX = 10
+"""A rectangle less high carries no label."""
 
 LEAST_CHARS = 3
 """A label is not shortened below this; it is left out instead."""
@@ -140,15 +166,16 @@ def fitted(text: str, width_px: float) -> str:
 
 
 def box(
-    parent: Element, scale: Scale, times: tuple[int, int], y: float, height: float, kind: str, label: str, tip: str
+    parent: Element, scale: Scale, times: tuple[int, int], y: float, height: float, kind: str, label: str, tip: str = ""
 ) -> Element:
     """A rectangle over an interval, with a tooltip, and with as much of its label as fits.
 
-    The whole label stays in ``data-label``, for the script that stretches the plot.
+    The whole label stays in ``data-label``, for the script that stretches the plot and writes more of it then.
     """
     width_px = scale.px(times[1] - times[0])
     group = child(parent, "g")
-    child(group, "title", tip)
+    if tip:
+        child(group, "title", tip)
     child(
         group,
         "rect",
@@ -158,11 +185,11 @@ def box(
         height=max(height, 1.0),  # what is there is seen
         class_=f"mark {kind}" if width_px >= 2 and height >= 2 else f"mark thin {kind}",
     )
-    if label and height >= 12:
-        middle = y + min(height, 40) / 2 + 4
-        shown = fitted(clean(label), width_px)
-        text = child(group, "text", shown, x=scale.share(times[0]), dx=4, y=middle, class_=f"on on-{kind}")
-        text.set("data-label", clean(label))
+    if label and height >= LABEL_PX:
+        group.set("data-label", clean(label))
+        if shown := fitted(clean(label), width_px):
+            middle = y + min(height, 40) / 2 + 4
+            child(group, "text", shown, x=scale.share(times[0]), dx=4, y=middle, class_=f"on on-{kind}")
     return group
 
 

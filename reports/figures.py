@@ -1,4 +1,4 @@
-"""The pictures of a report: what runs when on each engine, and what lies where in L2."""
+"""The timelines of a report: what runs when on each engine, and on each group of cores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 
 from instances.instance import Instance
 from instances.kernels import KernelKind
-from instances.machine import MemoryName
 from instances.schedule import Move, Schedule
 from reports.drawing import (
     Element,
@@ -20,10 +19,10 @@ from reports.drawing import (
     microseconds,
     percent,
     serialise,
-    size,
     time_axis,
 )
-from reports.facts import Block, Facts, KernelFacts, engine_label, gather, move_bytes, pack_lanes
+from reports.facts import Facts, KernelFacts, engine_label, gather, move_bytes, pack_lanes
+from reports.groups import Band, Lane, bands
 
 HEAD_PX = 18
 """Strip above the tracks, for the name of the bound or of the peak."""
@@ -33,9 +32,6 @@ FOOT_PX = 22
 
 GUTTER_PX = 104
 """Column left of the plot, for the names of the tracks."""
-
-L2_PX = 300
-"""Height of the map of L2."""
 
 PAGE_PX = 1080
 """Width that the labels of a page's figures are laid out for before its script measures."""
@@ -72,6 +68,7 @@ class _Mark:
     label: str
     tip: str
     rows: tuple[int, int] = (0, 1)  # first row and number of rows of the track
+    number: int = 0  # of the kernel, if it is one
 
 
 @dataclass
@@ -92,7 +89,7 @@ def timeline(facts: Facts, width_px: float = PAGE_PX) -> Chart:
     scale = Scale(facts.span_ns, width_px)
     tracks = _tracks(facts)
     height = HEAD_PX + sum(track.height_px + 8 for track in tracks) + FOOT_PX
-    gutter, plot = _frame(height)
+    gutter, plot = frame(height)
     child(plot, "title", "Timeline")
     child(plot, "desc", _timeline_words(facts))
     y = float(HEAD_PX)
@@ -108,48 +105,60 @@ def timeline(facts: Facts, width_px: float = PAGE_PX) -> Chart:
         for mark in track.marks:
             first, rows = mark.rows
             place, tall = top + first * track.row_px, rows * track.row_px
-            box(plot, scale, mark.times, place, tall, mark.kind, mark.label, mark.tip)
-    _bound_line(plot, scale, facts.schedule, y - 4)
+            drawn = box(plot, scale, mark.times, place, tall, mark.kind, mark.label, mark.tip)
+            if mark.number:
+                drawn.set("data-k", str(mark.number))
+    bound_line(plot, scale, facts.schedule, y - 4)
     shown = {mark.kind for track in tracks for mark in track.marks}
     return Chart(gutter, plot, height, tuple(kind for kind in KIND_NAMES if kind in shown))
 
 
-def l2_map(facts: Facts, width_px: float = PAGE_PX) -> Chart:
-    """What lies where in L2: time across, address up; the capacity is drawn to scale once half of it is used."""
+def groups_timeline(facts: Facts, width_px: float = PAGE_PX) -> Chart:
+    """What runs when on each core group; groups that do the same are one band, with a lane per kind of core.
+
+    Marks carry the kernel's number alone (``data-k``): their words are those of the timeline.
+    """
     scale = Scale(facts.span_ns, width_px)
-    capacity = facts.instance.machine.capacity(MemoryName.L2)
-    highest = max((block.top_bytes for block in facts.blocks), default=0)
-    to_scale = 2 * highest >= capacity or highest == 0
-    top_bytes = max(capacity, highest) if to_scale else highest * 1.12
-    height = HEAD_PX + L2_PX + FOOT_PX
-    gutter, plot = _frame(height)
-    child(plot, "title", "Map of L2")
-    child(plot, "desc", _l2_words(facts, capacity))
+    found = bands(facts)
+    tall = [max(30.0, sum(map(_lane_px, band.lanes))) for band in found]
+    height = HEAD_PX + sum(tall) + 8 * len(found) + FOOT_PX
+    gutter, plot = frame(height)
+    child(plot, "title", "Timeline of the core groups")
+    child(plot, "desc", _groups_words(found))
+    bottom = height - FOOT_PX - 4
+    y = float(HEAD_PX)
+    for band, high in zip(found, tall, strict=True):
+        child(plot, "rect", x=0, width="100%", y=y, height=high, class_="track")
+        child(gutter, "text", fitted(f"group{'s' * (len(band.groups) > 1)} {band.name}", GUTTER_PX), x=0, y=y + 12)
+        child(gutter, "text", fitted(band.cores, GUTTER_PX), x=0, y=y + 25, class_="soft")
+        y += high + 8
+    time_axis(plot, scale, HEAD_PX, bottom)
+    y = float(HEAD_PX)
+    for band, high in zip(found, tall, strict=True):
+        top = y
+        for lane in band.lanes:
+            _lane(plot, scale, lane, top)
+            top += _lane_px(lane)
+        y += high + 8
+    bound_line(plot, scale, facts.schedule, bottom)
+    shown = {row.kernel.kind.value for band in found for lane in band.lanes for row in lane.kernels}
+    return Chart(gutter, plot, height, tuple(kind for kind in KIND_NAMES if kind in shown))
 
-    def up(address: float) -> float:
-        return HEAD_PX + L2_PX * (1 - address / top_bytes)
 
-    child(plot, "rect", x=0, width="100%", y=HEAD_PX, height=L2_PX, class_="track")
-    step = 2.0 ** (max(0, int(top_bytes) // 8)).bit_length()
-    for index in range(int(top_bytes / step) + 1):
-        child(gutter, "text", size(int(index * step)), x=0, y=up(index * step) + 4, class_="soft")
-        child(plot, "line", x1="0", x2="100%", y1=up(index * step), y2=up(index * step), class_="grid")
-    time_axis(plot, scale, HEAD_PX, HEAD_PX + L2_PX)
-    for block in facts.blocks:
-        tall = up(block.offset_bytes) - up(block.top_bytes)
-        times = (block.start_ns, block.end_ns)
-        box(plot, scale, times, up(block.top_bytes), tall, block.kind, block.name, _block_tip(block))
-    line = up(capacity) if to_scale else float(HEAD_PX)
-    note = f"capacity {size(capacity)}" + ("" if to_scale else " (not to scale)")
-    child(plot, "line", x1="0", x2="100%", y1=line, y2=line, class_="limit")
-    child(plot, "text", note, x=0, dx=4, y=line - 4 if line >= HEAD_PX else line + 12, class_="limitname")
-    if facts.peak.size_bytes:
-        x = scale.share(facts.peak.at_ns)
-        anchor, dx = scale.anchor(facts.peak.at_ns)
-        words = f"peak {size(facts.peak.size_bytes)} at {microseconds(facts.peak.at_ns)} µs"
-        child(plot, "line", x1=x, x2=x, y1=HEAD_PX, y2=HEAD_PX + L2_PX, class_="peak")
-        child(plot, "text", words, x=x, dx=dx, y=HEAD_PX + 14, text_anchor=anchor)
-    return Chart(gutter, plot, height, tuple(sorted({block.kind for block in facts.blocks})))
+def _lane_px(lane: Lane) -> float:
+    return 18 if lane.name == "AIC" else 14
+
+
+def _lane(plot: Element, scale: Scale, lane: Lane, top: float) -> None:
+    for row in lane.kernels:
+        times = (row.kernel.start_ns, row.kernel.end_ns)
+        mark = box(plot, scale, times, top + 1, _lane_px(lane) - 2, row.kernel.kind.value, str(row.number))
+        mark.set("data-k", str(row.number))
+
+
+def _groups_words(found: Sequence[Band]) -> str:
+    parts = [f"{'groups' if len(band.groups) > 1 else 'group'} {band.name} ({band.cores} each)" for band in found]
+    return f"{len(found)} band{'s' * (len(found) > 1)} of core groups that do the same: {'; '.join(parts)}."
 
 
 def timeline_svg(instance: Instance, schedule: Schedule, width: int = 1200) -> str:
@@ -182,8 +191,9 @@ def timeline_svg(instance: Instance, schedule: Schedule, width: int = 1200) -> s
             part.remove(stale)
         for name, value in (("x", f"{x}"), ("y", "36"), ("width", f"{wide:g}"), ("height", f"{chart.height_px:g}")):
             part.set(name, value)
-        for text in part.iter("text"):
-            text.attrib.pop("data-label", None)
+        for element in part.iter():
+            for name in ("data-label", "data-k"):
+                element.attrib.pop(name, None)
         root.append(part)
     x = 16 + GUTTER_PX
     for kind in chart.kinds:
@@ -220,14 +230,8 @@ def _timeline_words(facts: Facts) -> str:
     )
 
 
-def _l2_words(facts: Facts, capacity: int) -> str:
-    return (
-        f"{len(facts.blocks)} residencies and workspaces; at most {size(facts.peak.size_bytes)} of {size(capacity)} "
-        f"in use, first at {microseconds(facts.peak.at_ns)} µs."
-    )
-
-
-def _frame(height: float) -> tuple[Element, Element]:
+def frame(height: float) -> tuple[Element, Element]:
+    """An empty gutter and an empty plot of a height in px."""
     gutter = ElementTree.Element("svg", {"class": "chart gutter", "aria-hidden": "true"})
     plot = ElementTree.Element("svg", {"class": "chart plot", "role": "img", "width": "100%"})
     for part in (gutter, plot):
@@ -256,7 +260,7 @@ def _core_track(facts: Facts, name: str, count: int, held: Callable[[KernelFacts
         for run in runs:
             label = row.label if run == widest else ""
             times = (row.kernel.start_ns, row.kernel.end_ns)
-            track.marks.append(_Mark(times, row.kernel.kind.value, label, kernel_tip(facts, row), run))
+            track.marks.append(_Mark(times, row.kernel.kind.value, label, kernel_tip(facts, row), run, row.number))
     return track
 
 
@@ -295,7 +299,10 @@ def _move_mark(facts: Facts, move: Move) -> _Mark:
 
 def _link_track(facts: Facts) -> _Track:
     rows = [row for row in facts.kernels if row.kernel.kind is KernelKind.LINK]
-    marks = [_Mark((r.kernel.start_ns, r.kernel.end_ns), "link", r.label, kernel_tip(facts, r)) for r in rows]
+    marks = []
+    for row in rows:
+        times = (row.kernel.start_ns, row.kernel.end_ns)
+        marks.append(_Mark(times, "link", row.label, kernel_tip(facts, row), number=row.number))
     return _laned("link", "collectives" if marks else "idle", 28, marks)
 
 
@@ -309,7 +316,8 @@ def _laned(name: str, note: str, row_px: float, marks: Iterable[_Mark]) -> _Trac
     return track
 
 
-def _bound_line(plot: Element, scale: Scale, schedule: Schedule, bottom: float) -> None:
+def bound_line(plot: Element, scale: Scale, schedule: Schedule, bottom: float) -> None:
+    """The proven bound as a dashed line down to ``bottom``, with its name; nothing where it lies outside."""
     at_ns = schedule.proof.bound_ns
     if at_ns <= scale.span_ns:
         x = scale.share(at_ns)
@@ -317,10 +325,3 @@ def _bound_line(plot: Element, scale: Scale, schedule: Schedule, bottom: float) 
         words = f"proven bound {microseconds(at_ns)} µs"
         child(plot, "line", x1=x, x2=x, y1=0, y2=bottom, class_="bound")
         child(plot, "text", words, x=x, dx=dx, y=12, text_anchor=anchor, class_="boundname")
-
-
-def _block_tip(block: Block) -> str:
-    return (
-        f"{block.kind} {block.name}\n{block.size_bytes:,} bytes at {block.offset_bytes:,}\n"
-        f"{microseconds(block.start_ns)} to {microseconds(block.end_ns)} µs"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 import time
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from instances.errors import InputError
 from instances.instance import Instance
+from instances.notebook import html_table
 from instances.schedule import Schedule, Status
 
 CGROUP_FILES = (
@@ -166,7 +168,8 @@ class Result:
     """A schedule with its bound. Times in ns.
 
     ``bounds_ns`` has one entry per argument; ``bound_by`` names the best. ``covers`` says in which decision space
-    the bound holds. ``events`` are the improvements on the way.
+    the bound holds. ``events`` are the improvements on the way. ``picture`` draws the schedule as SVG where whoever
+    made the result knows how to; notebooks show it.
     """
 
     schedule: Schedule
@@ -174,6 +177,16 @@ class Result:
     workers: int
     seed: int
     events: tuple[Event, ...] = ()
+    picture: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        search = ("search", f"{self.runtime_s:.2f} s, {self.workers} workers, seed {self.seed}")
+        table = html_table("Result", [*self.schedule.rows(), search])
+        if self.picture is None:
+            return table
+        # as an image, so that its style stays its own
+        drawn = base64.b64encode(self.picture().encode()).decode()
+        return f'{table}<img alt="Timeline of the schedule" src="data:image/svg+xml;base64,{drawn}">'
 
     @property
     def objective_ns(self) -> int:

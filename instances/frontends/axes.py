@@ -123,6 +123,8 @@ def refine(one: Sequence[Atom], other: Sequence[Atom]) -> list[tuple[Atom, Atom]
     left, right = leaves(one), leaves(other)
     pairs: list[tuple[Atom, Atom]] = []
     while left and right:
+        for side in (left, right):  # the same atom may stand on both sides, and have been split from the other
+            side[-1:] = side[-1].leaves()
         a, b = left[-1], right[-1]
         if a.extent == b.extent:
             pairs.append((a, b))
@@ -176,7 +178,7 @@ class Base:
 class View:
     """A way of looking at a tensor: its atoms regrouped, some of them in part, some repeated.
 
-    ``parts`` maps an atom of the base to the stretch of it that is seen.
+    ``parts`` maps an atom of the base, or of such a stretch, to the stretch of it that is seen.
     """
 
     base: Base
@@ -222,6 +224,8 @@ class View:
     def expanded(self, shape: Sequence[int]) -> View:
         """Axes of one element repeated; new axes come in front."""
         padded: list[Axis] = [[] for _ in range(len(shape) - len(self.axes))] + self.axes
+        if any(extent(axis) not in (1, wanted) and wanted != -1 for axis, wanted in zip(padded, shape, strict=True)):
+            raise UnalignedError
         axes = [
             axis if wanted == -1 or wanted == extent(axis) else [Atom(wanted)]
             for axis, wanted in zip(padded, shape, strict=True)
@@ -231,7 +235,7 @@ class View:
     def sliced(self, axis: int, start: int, count: int, step: int) -> View:
         """A stretch of one axis; :class:`UnalignedError` where it is not a stretch of one atom."""
         atoms = leaves(self.axes[axis])
-        if count == math.prod(atom.extent for atom in atoms):
+        if count == math.prod(atom.extent for atom in atoms) and step == 1:
             return self
         if not atoms:
             raise UnalignedError
@@ -240,9 +244,8 @@ class View:
             raise UnalignedError
         atom = atoms[0]
         part = atom.part(start // inner, count // inner, step)
-        parts = dict(self.parts)
-        whole = next((key for key, seen in parts.items() if seen.root() is atom), None)
-        if whole is None and not any(atom in leaves(axis) for axis in self.base.axes):
-            return View(self.base, [*self.axes[:axis], [Atom(count), *atoms[1:]], *self.axes[axis + 1 :]], parts)
-        parts[whole or atom] = part
+        known = {leaf for own in (*self.base.axes, list(self.parts.values())) for leaf in leaves(own)}
+        if atom not in known:  # a repetition: fewer of them
+            part = Atom(count // inner)
+        parts = {**self.parts, atom: part} if atom in known else self.parts
         return View(self.base, [*self.axes[:axis], [part, *atoms[1:]], *self.axes[axis + 1 :]], parts)

@@ -24,6 +24,9 @@ FORMAT: Literal["exported-graph/1"] = "exported-graph/1"
 MAX_NODES = 10 * MAX_OPERATORS
 """Largest captured graph: an operator is several nodes."""
 
+MAX_DEPTH = 20
+"""Deepest nesting of an argument: lists of lists of values are the most that exporters write."""
+
 Label = Annotated[str, Field(min_length=1, max_length=1000)]
 Dimension = Annotated[int, Field(ge=0, le=2**48)]
 Result = tuple[tuple[Dimension, ...], str]
@@ -118,17 +121,16 @@ class CapturedGraph(Frozen):
         return self
 
 
-def references(argument: Any) -> Iterator[str]:
+def references(argument: Any, depth: int = 0) -> Iterator[str]:
     """Names of the results that an argument refers to, at any depth."""
     if isinstance(argument, str):
         if argument.startswith("%"):
             yield argument[1:]
-    elif isinstance(argument, dict):
-        for inner in argument.values():
-            yield from references(inner)
-    elif isinstance(argument, list | tuple):
-        for inner in argument:
-            yield from references(inner)
+    elif isinstance(argument, dict | list | tuple):
+        if depth == MAX_DEPTH:
+            raise ValueError(f"arguments are nested deeper than {MAX_DEPTH} levels; capture the graph again")
+        for inner in argument.values() if isinstance(argument, dict) else argument:
+            yield from references(inner, depth + 1)
 
 
 def read_captured(path: str | Path) -> CapturedGraph:

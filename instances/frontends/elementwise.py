@@ -54,7 +54,7 @@ def elementwise(per_element: Work, kind: OpKind = OpKind.ELEMENTWISE) -> Handler
 
     def handler(low: Lowering, step: Step) -> None:
         given = list(dict.fromkeys(step.reads))
-        reads = [value for value in given if value.shape] or given
+        reads = [value for value in given if value.shape or value.side == "device"] or given
         axes, uses = low.broadcast(step.out.shape, reads)
         elements = math.prod(step.out.shape)
         low.draft(step, kind, uses, [(step.out, axes)], vector={c: n * elements for c, n in per_element.items()})
@@ -164,9 +164,7 @@ def reduction(low: Lowering, step: Step) -> None:
 
 
 HANDLERS["max"] = HANDLERS["min"] = lambda low, step: (
-    reduction(low, step)
-    if step.out.shape != step.args[0].shape or len(step.reads) == 1
-    else elementwise({V.TWO_SOURCE: 1})(low, step)
+    reduction(low, step) if len(step.reads) == 1 else elementwise({V.TWO_SOURCE: 1})(low, step)
 )
 
 
@@ -257,8 +255,10 @@ def choose(low: Lowering, step: Step) -> None:
     tokens = [atom for axis in view.axes[:-1] for atom in axis]
     hint(view.axes[-1], "experts")
     chosen = [Atom(step.out.shape[-1], "topk" if step.op == "choose" else "topk_groups")]
-    lead: list[Axis] = [[] for _ in step.out.shape[:-2]]
-    writes = [(value, [*lead, list(tokens), list(chosen)]) for value in step.outputs]
+    lead: list[Axis] = [list(axis) for axis in view.axes[:-1]]
+    if tuple(map(extent, lead)) != step.out.shape[:-1]:
+        lead = [*([] for _ in step.out.shape[:-2]), tokens]
+    writes = [(value, [*map(list, lead), list(chosen)]) for value in step.outputs]
     reads = [low.use(value) for value in step.args]
     vector = work("sort", product(view.axes))
     low.draft(step, OpKind.TOPK, reads, writes, vector=vector, whole=[view.axes[-1], chosen])
@@ -306,34 +306,47 @@ def pad(low: Lowering, step: Step) -> None:
 
 @handles("embedding", "index", "index_select", "gather", "take_along_dim")
 def lookup(low: Lowering, step: Step) -> None:
-    """Rows of a table, by indices."""
+    """Rows of a table, by indices: along its first axis, or the one that is named."""
     table: Value = step.args[0]
     indices = [value for value in step.reads if value is not table]
+    seen = low.view(table)
+    along = _looked_up_axis(step) % max(1, len(seen.axes))
+    each = step.op in ("gather", "take_along_dim")  # an index for each element of the result
     axes = low.fresh(step.out.shape)
+    first = 0 if each else along  # axis of the result from which the indices are found
     uses: list[Use] = []
     for value in indices:
-        view = low.view(value)
-        use = Use(view)
-        for place in range(len(view.axes)):
-            if place < len(axes) and extent(view.axes[place]) == extent(axes[place]):
-                _along(use, view.axes[place], axes[place])
+        use = low.use(value)
+        for own, mine in zip(use.view.axes, axes[first:], strict=False):
+            if extent(own) == extent(mine):
+                _along(use, own, mine)
         uses.append(use)
-    seen = low.view(table)
-    rest = len(table.shape) - 1
-    if step.op == "embedding":
-        for own, mine in zip(seen.axes[1:], axes[len(axes) - rest :], strict=True):
-            _along(Use(seen), mine, own)
-    rows = product(axes[: len(axes) - rest]) if len(axes) > rest else 1
-    share = min(Fraction(1), Fraction(rows, max(1, extent(seen.axes[0]))))
-    if step.op in ("gather", "take_along_dim"):
-        share = min(Fraction(1), Fraction(product(axes), max(1, product(seen.axes))))
-    leading = [atom for axis in axes[: max(1, len(axes) - rest)] for atom in axis]
-    reading = Use(seen, looked_up=[(seen.axes[0], leading)], share=share)
+    choosing = axes[along : along + 1] if each else axes[along : len(axes) - (len(seen.axes) - 1 - along)]
+    reading = Use(seen)
+    if len(indices) == 1:
+        before, after = (axes[:along], axes[along + 1 :]) if each else (axes[:along], axes[along + len(choosing) :])
+        for own, mine in zip([*seen.axes[:along], *seen.axes[along + 1 :]], [*before, *after], strict=True):
+            if extent(own) == extent(mine):
+                _along(reading, own, mine)
+            else:
+                reading.looked_up.append((own, mine))
+    rows = product(axes) if each else product(choosing)
+    reading.share = min(Fraction(1), Fraction(rows, max(1, product(seen.axes) if each else extent(seen.axes[along]))))
+    reading.looked_up.append((seen.axes[along], [atom for axis in choosing for atom in axis]))
     if step.op == "embedding":
         hint(seen.axes[0], "vocab")
         _hint_tokens(low, indices[0], axes)
     note = "distinct rows"
     low.draft(step, OpKind.GATHER, [*uses, reading], [(step.out, axes)], vector=work("move", 0), note=note)
+
+
+def _looked_up_axis(step: Step) -> int:
+    if step.op == "index":  # a list with a place for each axis that is looked up along, or passed by
+        places = step.args[1] if isinstance(step.args[1], list) else step.args[1:]
+        return next((axis for axis, value in enumerate(places) if isinstance(value, Value)), 0)
+    if step.op == "take_along_dim":
+        return int(step.arg(2, "dim", 0))
+    return 0 if step.op == "embedding" else int(step.arg(1, "dim", 0))
 
 
 def _hint_tokens(low: Lowering, ids: Value, axes: list[Axis]) -> None:

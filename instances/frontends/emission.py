@@ -110,7 +110,7 @@ def _seen(use: Use) -> tuple[list[Axis], Fraction]:
         top = atom.root()
         if top in parts:
             share *= Fraction(max(1, parts[top].extent), top.extent)
-            yield from parts[top].leaves()
+            yield from walk(parts[top])
         elif top._factors is not None:
             for factor in top._factors:
                 yield from walk(factor)
@@ -221,10 +221,12 @@ def _stretches(item: Draft, readers: dict[Base, list[Use]]) -> tuple[Atom, list[
     uses = readers.get(base, [])
     whole: Atom | None = None
     parts: dict[tuple[int, int], Atom] = {}
+    own = set().union(*map(_roots, base.axes))
     for use in uses:
-        if len(use.view.parts) != 1:
+        outer = [(key, part) for key, part in use.view.parts.items() if key.root() in own]
+        if len(outer) != 1:
             return None
-        (key, part), *_ = use.view.parts.items()
+        ((key, part),) = outer
         if (whole is not None and key.root() is not whole.root()) or part.part_of is None or part.part_of[2] != 1:
             return None
         whole = key
@@ -268,8 +270,9 @@ def _pieces(item: Draft, whole: Atom, parts: list[Atom], readers: dict[Base, lis
         macs = item.macs * part.extent // whole.root().extent
         pieces.append(replace(item, name=f"{item.name}{label}", reads=reads, writes=[made], macs=macs))
         for use in readers[base]:
-            if any(seen.part_of is not None and seen.part_of[1] == start for seen in use.view.parts.values()):
-                use.view = View(made, use.view.axes)
+            if any(seen is part for seen in use.view.parts.values()):
+                inner = {key: seen for key, seen in use.view.parts.items() if seen is not part}
+                use.view = View(made, use.view.axes, inner)
     return pieces
 
 

@@ -10,7 +10,7 @@ from instances.frontends import elementwise, products
 from instances.frontends.captured import CapturedGraph
 from instances.frontends.emission import emit
 from instances.frontends.lowering import HANDLERS, Handler, Lowering
-from instances.frontends.program import load_program, short_name
+from instances.frontends.program import load_program, short_name, well_formed
 from instances.frontends.rules import normalise
 from instances.graph import Graph
 
@@ -71,7 +71,8 @@ def import_graph(captured: CapturedGraph, *, allow_unknown: bool = False) -> Imp
         if view is not None and view.base.role == "intermediate":
             view.base.role = "output"
     _finish_unread(low)
-    graph, sources = emit(low, captured.name)
+    with well_formed(f"graph {captured.name}: one of its operators"):
+        graph, sources = emit(low, captured.name)
     return Imported(graph, sources, rules, low.unknown, tuple(low.set_aside))
 
 

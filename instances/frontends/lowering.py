@@ -25,7 +25,7 @@ from instances.frontends.axes import (
     unifiable,
     unify,
 )
-from instances.frontends.program import Program, Step, Value
+from instances.frontends.program import Program, Step, Value, well_formed
 from instances.graph import OpKind
 from instances.graph_builder import Work, work
 
@@ -125,11 +125,13 @@ class Lowering:
                 self.set_aside += step.sources
                 continue
             handler = self.handlers.get(step.op)
-            if handler is not None:
-                handler(self, step)
-                continue
-            missing.setdefault(step.full_op or step.op, []).append(step)
-            generic(self, step)
+            if handler is None:
+                missing.setdefault(step.full_op or step.op, []).append(step)
+            with well_formed(f"graph {self.program.name}: node {step.place} ({step.full_op or step.op})"):
+                try:
+                    (handler or generic)(self, step)
+                except UnalignedError:
+                    raise ValueError("axes of different extents") from None
         if missing and not self.allow_unknown:
             raise unmapped(self.program.name, missing)
         self.unknown = {op: [step.place for step in steps] for op, steps in missing.items()}
@@ -158,7 +160,12 @@ class Lowering:
 
     def base(self, name: str, value: Value, axes: list[Axis], role: str = "intermediate") -> Base:
         """A new tensor in memory for a value."""
-        made = Base(name, axes, value.stored_dtype, role)
+        if 0 in value.shape:
+            raise InputError(
+                f"graph {self.program.name}: tensor {value.name!r} has no elements (shape {list(value.shape)}); "
+                "capture it at sizes above zero"
+            )
+        made = Base(name, axes, self.program.stored_dtype(value), role)
         for index, axis in enumerate(axes):
             for other in axes[index + 1 :]:
                 keep_apart(axis, other)

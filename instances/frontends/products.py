@@ -49,11 +49,13 @@ def _matmul(low: Lowering, step: Step, x: Value, right: View, bias: Value | None
         if mine is not None and extent(own) == extent(mine) and not unifiable(mine, own):
             renamed.append((own, mine))
     columns = list(right.axes[-1])
-    lead = (
-        [_wider(rows[p] if p < len(rows) - 1 else [], b) for p, b in enumerate(batch)]
-        if len(batch) >= len(rows)
-        else rows[:-1]
-    )
+    if set(leaves(columns)) & set(leaves(atom for axis in left.axes for atom in axis)):  # a tensor by itself
+        columns = [Atom(extent(columns))]
+        renamed.insert(0, (right.axes[-1], columns))
+    lead = rows[:-1]
+    padded = max(len(lead), len(batch))
+    lead, batch = ([[]] * (padded - len(own)) + own for own in (lead, batch))
+    lead = [_wider(own, other) for own, other in zip(lead, batch, strict=True)]
     axes = [*[list(axis) for axis in lead], list(rows[-1]) if rows else [], columns]
     if len(step.out.shape) < len(axes):
         axes = [axis for axis in axes if leaves(axis)]
@@ -93,7 +95,12 @@ def einsum(low: Lowering, step: Step) -> None:
         use = low.use(value)
         for letter, axis in zip(term, use.view.axes, strict=True):
             if letter not in letters:
+                taken = {leaf for known in letters.values() for leaf in leaves(known)}
                 letters[letter] = list(axis)
+                if taken & set(leaves(axis)):  # two letters for one loop
+                    letters[letter] = [Atom(extent(axis))]
+                    keep_apart(letters[letter], taken)
+                    use.renamed.append((axis, letters[letter]))
             elif extent(axis) == extent(letters[letter]) and not unifiable(letters[letter], axis):
                 use.renamed.append((axis, letters[letter]))
         uses.append(use)
@@ -115,6 +122,11 @@ def convolution(low: Lowering, step: Step) -> None:
     """A convolution: a product over channels and taps, or, one channel at a time, a sum of shifted vectors."""
     x, weight = step.args[0], step.args[1]
     bias = step.arg(2, "bias")
+    if step.op == "convolution" and step.arg(6, "transposed"):
+        raise InputError(
+            f"graph {low.program.name}: {step.place} is a transposed convolution, which is not modelled; "
+            "register it with opt.register_op under a name of its own"
+        )
     groups = int(step.args[8] if step.op == "convolution" else step.arg(6, "groups", 1) or 1)
     seen, kernel = low.view(x), low.view(weight)
     out_spatial = low.fresh(step.out.shape[2:])
@@ -157,7 +169,7 @@ def _rowwise(low: Lowering, value: Value, axis: Axis) -> Use:
 def attention(low: Lowering, step: Step) -> None:
     """Scores, softmax and values.
 
-    ``args``: query, keys, values, and the mask where it is computed on the device (a bias). ``kwargs``: ``causal``;
+    ``args``: query, keys, values, and what is added to the scores by the device (biases). ``kwargs``: ``causal``;
     ``query_parts`` and ``key_parts``: the stretches of the head that query and key were put together from, if so;
     ``keys_turned``: keys are ``[..., dim, context]``; ``heads_last``: the result is ``[batch, seq, heads, dim]``;
     ``exposed``: the second result is the ``"scores"`` or the ``"probs"``.
@@ -165,7 +177,7 @@ def attention(low: Lowering, step: Step) -> None:
     queries: list[Value] = step.kwargs.get("query_parts") or [step.args[0]]
     keys: list[Value] = step.kwargs.get("key_parts") or [step.args[1]]
     values: Value = step.args[2]
-    bias: Value | None = step.args[3] if len(step.args) > 3 else None
+    biases: list[Value] = list(step.args[3:])
     seen = [low.view(q) for q in queries]
     first = seen[0]
     lead, seq = first.axes[:-2], first.axes[-2]
@@ -193,7 +205,7 @@ def attention(low: Lowering, step: Step) -> None:
     batch = product(lead)
     depth = sum(extent(view.axes[-1]) for view in seen)
     shape = tuple(extent(axis) for axis in [*lead, seq, context])
-    stored = queries[0].stored_dtype
+    stored = first.base.dtype
     scores, probs = (Value(f"{step.out.name}.{what}", shape, stored) for what in ("scores", "probs"))
     axes = [*[list(axis) for axis in lead], list(seq), context]
     note = "" if len(seen) == 1 else "parts of the head, each query with its key, added up"
@@ -211,9 +223,9 @@ def attention(low: Lowering, step: Step) -> None:
     reads = [Use(low.view(scores))]
     pair_count, row_count = batch * pairs, batch * rows
     extra = {"div": row_count}
-    if bias is not None:
+    for bias in biases:
         reads.append(_biased(low, bias, axes))
-        extra["two"] = pair_count
+        extra["two"] = len(biases) * pair_count
     if step.kwargs.get("capped"):  # a tanh between two scales
         extra = {**extra, "one": 5 * pair_count, "exp": pair_count, "div": row_count + pair_count}
     vector = work("softmax", pair_count, **extra)
@@ -258,6 +270,8 @@ def _operand(low: Lowering, value: Value, lead: list[Axis], context: Axis, turne
     own = view.axes[:-2]
     if len(own) == len(lead):
         _same_axes(use, lead, own)
+        if lead and 1 < extent(own[-1]) < extent(lead[-1]):  # several heads of queries to one of keys
+            unifiable(lead[-1], [*own[-1], Atom(extent(lead[-1]) // extent(own[-1]))])
     return use
 
 

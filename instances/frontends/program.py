@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from instances.errors import InputError
 from instances.frontends.captured import CapturedGraph, CapturedNode
 
 FLOATS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
@@ -130,6 +132,15 @@ class Program:
         users = self.users(value)
         return users[0] if len(users) == 1 and value not in self.outputs else None
 
+    def stored_dtype(self, value: Value) -> str:
+        """The type a value is stored in, seen through views: all that is read of it may be cast down."""
+        users = self.users(value)
+        if value.cast_to or value in self.outputs or not users or any(user.op not in LOOKS for user in users):
+            return value.stored_dtype
+        kinds = {self.stored_dtype(seen) for user in users for seen in user.outputs}
+        narrow = kinds.pop() if len(kinds) == 1 else value.dtype
+        return narrow if FLOATS.get(narrow, 99) < FLOATS.get(value.dtype, 0) else value.dtype
+
     def changed(self) -> None:
         """Forget who reads what, after steps were edited."""
         self._users = None
@@ -171,11 +182,27 @@ class Program:
         self.changed()
 
 
+@contextmanager
+def well_formed(what: str) -> Iterator[None]:
+    """Whatever arguments of the wrong number, type or size end in, as one :class:`InputError` that says whose."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"{what} has arguments or shapes that do not go together; capture the graph again") from error
+
+
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 IDENTITIES = _names("clone alias contiguous detach dropout native_dropout lift_fresh_copy identity lift_fresh")
+LOOKS = _names(
+    "view unsqueeze squeeze flatten unflatten transpose swapaxes permute t expand slice select split_with_sizes"
+)
+"""Operations that only look at a tensor in another way."""
+
 CASTS = _names("_to_copy to type_as cast")
 CREATIONS = _names(
     "arange zeros ones full empty eye zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty "
@@ -206,12 +233,14 @@ def load_program(graph: CapturedGraph) -> Program:
     prefix = _common_prefix(graph)
     steps: list[Step] = []
     for node in graph.nodes:
-        step = _step(graph, node, known, results, prefix)
+        with well_formed(f"graph {graph.name}: node {node.name} ({node.op})"):
+            step = _step(graph, node, known, results, prefix)
         if step is not None:
             step.order = len(steps)
             steps.append(step)
     program = Program(graph.name, inputs, steps, [_uncast(known[output.name]) for output in graph.outputs])
-    _assemble_scatters(program)
+    with well_formed(f"graph {graph.name}: a slice_scatter"):
+        _assemble_scatters(program)
     program.sweep()
     _mark_sides(program)
     return program
@@ -259,6 +288,12 @@ def _step(
         known[node.name] = results[str(parent)[1:]][int(index)]
         results[node.name] = [known[node.name]]
         return None
+    if op == "cat" and isinstance(args[0], list):  # pieces of no elements are no pieces
+        pieces = [piece for piece in args[0] if 0 not in piece.shape]
+        args = (pieces, *args[1:])
+        if len(pieces) == 1:
+            known[node.name], results[node.name] = pieces[0], pieces
+            return None
     source = args[0] if args and isinstance(args[0], Value) else None
     if source is not None and (op in IDENTITIES or _does_nothing(op, args, kwargs, source, made[0])):
         known[node.name], results[node.name] = source, [source, *made[1:]]
@@ -325,32 +360,32 @@ def _assemble_scatters(program: Program) -> None:
     """``new_empty`` filled stretch by stretch with ``slice_scatter`` is a ``cat``."""
     for step in list(program.steps):
         pieces: list[tuple[int, Value]] = []
-        chain = [step]
+        chain: list[Step] = []
         current: Value = step.out
+        axes: set[int] = set()
         while current.producer is not None and current.producer.op == "slice_scatter":
             scatter = current.producer
-            base, piece, axis = scatter.args[0], scatter.args[1], scatter.arg(2, "dim", 0)
+            base, piece = scatter.args[0], scatter.args[1]
+            if int(scatter.arg(5, "step", 1) or 1) != 1 or not current.shape:
+                break
+            axes.add(int(scatter.arg(2, "dim", 0)) % len(current.shape))
             copied = piece.producer
             if copied is not None and copied.op == "copy":
-                chain.append(copied)
                 piece = copied.args[1]
             pieces.append((int(scatter.arg(3, "start", 0) or 0), piece))
             chain.append(scatter)
             current = base
         made = current.producer
-        if (
-            not pieces
-            or made is None
-            or made.op not in CREATIONS
-            or any(u.op == "slice_scatter" for u in program.users(step.out))
-        ):
+        if len(axes) != 1 or made is None or made.op not in CREATIONS:
             continue
+        (axis,) = axes
         pieces.sort(key=lambda item: item[0])
-        axis = int(axis) % len(step.out.shape)
-        if sum(piece.shape[axis] for _, piece in pieces) != step.out.shape[axis]:
+        ends = [start + piece.shape[axis] for start, piece in pieces]
+        if [start for start, _ in pieces] != [0, *ends[:-1]] or ends[-1] != step.out.shape[axis]:
             continue
         new = Step("cat", ([piece for _, piece in pieces], axis), {}, step.outputs, step.module)
-        program.rewrite(list({id(item): item for item in chain}.values()), new)
+        program.rewrite([step], new)  # the others stay where somebody reads them, and are swept where not
+        new.sources = tuple(dict.fromkeys(source for item in reversed(chain) for source in item.sources))
 
 
 def _mark_sides(program: Program) -> None:

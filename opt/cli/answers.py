@@ -13,6 +13,7 @@ from instances.documents import write_text
 from instances.errors import InvalidScheduleError
 from instances.schedule import Schedule
 from opt import api
+from opt.baselines import baseline_latencies
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
@@ -119,6 +120,9 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
     trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Timeline to write as SVG.")] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="Compare with the schedules 'stack' and 'unfused'.")
+    ] = True,
 ) -> None:
     """Write a schedule as one self-contained HTML page.
 
@@ -133,7 +137,7 @@ def report(
     instance = api.load_instance(path)
     answer = api.load_schedule(schedule)
     _require_valid(schedule, replay(instance, answer))
-    api.report(instance, answer, output)
+    api.report(instance, answer, output, baselines=baseline_latencies(instance) if baselines else None)
     if trace is not None:
         api.trace(instance, answer, trace)
     if picture is not None:

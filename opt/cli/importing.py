@@ -22,6 +22,9 @@ from opt.words import size
 MOST_SHOWN = 5
 """Unknown operators that the summary names."""
 
+MOST_DIGITS = 15
+"""Of a size: what is longer is beyond every shape."""
+
 
 @app.command(name="import")
 def import_command(
@@ -122,7 +125,9 @@ def _dims(given: list[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for text in given:
         name, _, number = text.partition("=")
-        if not name or not number.isdecimal() or int(number) < 1:
-            raise InputError(f"--dim {text!r} is not NAME=SIZE; give for example batch=8")
+        if not name or not number.isdecimal() or len(number) > MOST_DIGITS or int(number) < 1:
+            raise InputError(f"--dim {text[:60]!r} is not NAME=SIZE; give for example batch=8")
+        if name in found:
+            raise InputError(f"--dim binds {name!r} twice; give it one size")
         found[name] = int(number)
     return found

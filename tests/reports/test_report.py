@@ -118,21 +118,36 @@ def test_policy_allows_the_one_script(html: str, page: Page) -> None:
     assert "default-src 'none'" in policy
 
 
+def figures_of(html: str) -> list[ElementTree.Element]:
+    """The figures of a page; those inside of others stay there."""
+    found, depth, begin = [], 0, 0
+    for tag in re.finditer(r"<svg\b[^>]*?(/?)>|</svg>", html):
+        if tag.group().startswith("</"):
+            depth -= 1
+            if depth == 0:
+                found.append(ElementTree.fromstring(html[begin : tag.end()]))
+        elif not tag.group(1):
+            begin = begin if depth else tag.start()
+            depth += 1
+    return found
+
+
 def test_figures_are_well_formed(html: str, instance: Instance, schedule: Schedule) -> None:
-    figures = [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
-    plots = [figure for figure in figures if figure.get("role") == "img"]
-    assert [plot.findtext("title") for plot in plots] == ["Timeline", "Map of L2"]
-    for plot in plots:
+    plots = {plot.findtext("title") or "": plot for plot in figures_of(html) if plot.get("role") == "img"}
+    assert list(plots) == [
+        *("Timeline", "Timeline of the core groups", "Memories on one scale", "Map of L2", "Roofline"),
+        "In-core buffers of kernel 1",
+    ]
+    for plot in plots.values():
         assert plot.findtext("desc")
-    tips = [group.findtext("title") or "" for group in plots[0].iter("g") if group.find("title") is not None]
+    tips = [group.findtext("title") or "" for group in plots["Timeline"].iter("g") if group.find("title") is not None]
     for number, kernel in enumerate(schedule.kernels, start=1):
         assert any(tip.startswith(f"kernel {number} {clean(kernel.label)}\n") for tip in tips)
     for move in schedule.moves:
         assert any(tip.startswith(f"{move.kind.value} of {move.tensor}\n") for tip in tips)
     assert sum(tip.startswith("HBM phase") for tip in tips) == 3
-    rectangles = [group for group in plots[1].iter("g") if group.find("title") is not None]
+    rectangles = [group for group in plots["Map of L2"].iter("g") if group.find("title") is not None]
     assert len(rectangles) == len(schedule.residencies) + 1  # and one workspace
-    assert "capacity 4.00 MiB" in [text.text for text in plots[1].iter("text")]
 
 
 def test_rectangles_stand_where_the_schedule_says(instance: Instance, schedule: Schedule) -> None:
@@ -196,8 +211,7 @@ def test_kernel_table(page: Page, schedule: Schedule) -> None:
 def test_every_part_is_listed(page: Page, instance: Instance, schedule: Schedule) -> None:
     for residency in schedule.residencies:
         shown = [microseconds(residency.start_ns), microseconds(residency.end_ns), f"{residency.size_bytes:,}"]
-        assert [residency.tensor, "residency", *shown, f"{residency.offset_bytes:,}"] in page.rows
-    assert [f"weight {EVIL}", "prefetch", "0.000", "0.600", f"{SIZE:,}", ""] in page.rows
+        assert [residency.tensor, *shown, f"{residency.offset_bytes:,}"] in page.rows
     assert ["L1", f"left {EVIL}", "0", "65,536", "2"] in page.rows
     assert ["L0C", "accumulator", "0", "131,072", "1"] in page.rows
     figures = machine_rows(instance.machine)

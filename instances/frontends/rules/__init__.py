@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from instances.frontends.program import Program
+from instances.frontends.program import Program, well_formed
 from instances.frontends.rules.activations import erf_gelu, gate, sigmoid_silu, tanh_gelu
 from instances.frontends.rules.attention import attention_ops, spelled_attention, split_heads
 from instances.frontends.rules.biases import added_bias
@@ -47,6 +47,7 @@ def normalise(program: Program) -> dict[str, int]:
     """Apply all rules; how often each did."""
     applied = {}
     for name, rule in RULES.items():
-        applied[name] = rule(program)
+        with well_formed(f"graph {program.name}: what the rule {name} looks at"):
+            applied[name] = rule(program)
         program.sweep()
     return {name: count for name, count in applied.items() if count}

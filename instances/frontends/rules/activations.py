@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
 
 from instances.frontends.program import Program, Step, Value
 from instances.frontends.rules.matching import between, closed, made_by, number, scaled, two
@@ -24,20 +25,20 @@ def sigmoid_silu(program: Program) -> int:
 
 def tanh_gelu(program: Program) -> int:
     """``0.5 * x * (1 + tanh(c * (x + k * x**3)))``, with its factors in any order."""
-    return _gelu(program, "tanh")
+    return _gelu(program, "tanh", _tanh_argument)
 
 
 def erf_gelu(program: Program) -> int:
     """``0.5 * x * (1 + erf(x / sqrt(2)))``, with its factors in any order."""
-    return _gelu(program, "erf")
+    return _gelu(program, "erf", _erf_argument)
 
 
-def _gelu(program: Program, curve: str) -> int:
+def _gelu(program: Program, curve: str, argument: Callable[[Value], Value | None]) -> int:
     count = 0
     for step in list(program.steps):
         if step.op != curve:
             continue
-        x = _argument(step.args[0])
+        x = argument(step.args[0])
         plus = program.only_user(step.out)
         if x is None or plus is None or plus.op != "add" or not any(number(v) == 1 for v in plus.args[:2]):
             continue
@@ -52,24 +53,57 @@ def _gelu(program: Program, curve: str) -> int:
     return count
 
 
-def _argument(value: Any) -> Value | None:
-    """``x`` where a value is ``c * x`` or ``c * (x + k * x**3)``."""
-    factor = scaled(value)
-    inner = factor[0] if factor else value
-    plus = made_by(inner, "add")
-    if plus is None:
-        return inner if factor and isinstance(inner, Value) else None
+def _tanh_argument(value: Value) -> Value | None:
+    """``x`` where a value is ``sqrt(2 / pi) * (x + 0.044715 * x**3)``."""
+    scale, powers = _monomial(value)
+    plus = made_by(powers[0], "add") if len(powers) == 1 else None
+    if plus is None or not _near(scale, math.sqrt(2 / math.pi)):
+        return None
     for x, cubic in (plus.args[:2], plus.args[1::-1]):
-        scaled_cube = scaled(cubic)
-        cube = made_by(scaled_cube[0], "pow", "mul") if scaled_cube else None
-        if cube is not None and isinstance(x, Value) and (cube.args[0] is x or x in cube.reads or _power(cube, x)):
-            return x
+        if isinstance(x, Value) and isinstance(cubic, Value):
+            factor, powers = _monomial(cubic, x)
+            if _near(factor, 0.044715) and len(powers) == 3 and all(power is x for power in powers):
+                return x
     return None
 
 
-def _power(cube: Step, x: Value) -> bool:
-    """Whether a product is of ``x`` and its square."""
-    return any(isinstance(v, Value) and v.producer is not None and x in v.producer.reads for v in cube.args[:2])
+def _erf_argument(value: Value) -> Value | None:
+    """``x`` where a value is ``x / sqrt(2)``."""
+    found = scaled(value)
+    return found[0] if found is not None and _near(found[1], math.sqrt(0.5)) else None
+
+
+def _near(found: float, wanted: float) -> bool:
+    """Whether a constant is another one, as rounded to 16 bit."""
+    return abs(found - wanted) <= 0.01 * wanted
+
+
+def _monomial(value: Value, of: Value | None = None, depth: int = 4) -> tuple[float, list[Value]]:
+    """A product as a constant and the values multiplied, powers written out; ``of`` is not taken apart."""
+    step = None if value is of or depth == 0 else value.producer
+    pair = two(step) if step is not None and step.op in ("mul", "pow", "div") else None
+    if step is None or pair is None or not isinstance(pair[0] if step.op != "mul" else value, Value):
+        return 1.0, [value]
+    if step.op == "div":
+        by = number(pair[1])
+        factor, powers = _monomial(pair[0], of, depth - 1)
+        return (factor / by, powers) if by else (1.0, [value])
+    if step.op == "pow":
+        exponent = number(pair[1])
+        if exponent not in (2.0, 3.0):
+            return 1.0, [value]
+        factor, powers = _monomial(pair[0], of, depth - 1)
+        return factor**exponent, powers * int(exponent)
+    scale = 1.0
+    found: list[Value] = []
+    for operand in pair:
+        constant = number(operand)
+        if constant is not None:
+            scale *= constant
+        elif isinstance(operand, Value):
+            factor, powers = _monomial(operand, of, depth - 1)
+            scale, found = scale * factor, found + powers
+    return scale, found
 
 
 def _factors(program: Program, value: Value, x: Value) -> Step | None:
@@ -83,11 +117,11 @@ def _factors(program: Program, value: Value, x: Value) -> Step | None:
             return None
         other = pair[1] if pair[0] is value else pair[0]
         halved = scaled(other) if isinstance(other, Value) else None
-        if other is x:
+        if other is x and not seen_x:
             seen_x = True
-        elif number(other) == 0.5:
+        elif number(other) == 0.5 and not seen_half:
             seen_half = True
-        elif halved and halved[0] is x and halved[1] == 0.5:
+        elif halved and halved[0] is x and halved[1] == 0.5 and not (seen_x or seen_half):
             seen_x = seen_half = True
         else:
             return None

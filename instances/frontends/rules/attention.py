@@ -10,13 +10,13 @@ from instances.frontends.rules.matching import REARRANGES, ahead, behind, betwee
 PRODUCTS = ("matmul", "bmm", "mm", "baddbmm")
 
 FUSED = {
-    "scaled_dot_product_attention": 3,
-    "_scaled_dot_product_flash_attention": None,
-    "_scaled_dot_product_efficient_attention": 3,
-    "_scaled_dot_product_flash_attention_for_cpu": None,
-    "_scaled_dot_product_cudnn_attention": 3,
+    "scaled_dot_product_attention": (3, 5),
+    "_scaled_dot_product_flash_attention": (None, 4),
+    "_scaled_dot_product_efficient_attention": (3, 6),
+    "_scaled_dot_product_flash_attention_for_cpu": (None, 4),
+    "_scaled_dot_product_cudnn_attention": (3, 6),
 }
-"""Fused attention operators -> the place of their mask."""
+"""Fused attention operators -> the place of their mask, and of whether they are causal."""
 
 
 def attention_ops(program: Program) -> int:
@@ -24,9 +24,10 @@ def attention_ops(program: Program) -> int:
     count = 0
     for step in program.steps:
         if step.op in FUSED:
-            place = FUSED[step.op]
-            mask = step.arg(place, "attn_mask") if place is not None else step.kwargs.get("attn_mask")
-            causal = bool(step.arg(5, "is_causal", False)) or (isinstance(mask, Value) and is_causal(mask))
+            place, flag = FUSED[step.op]
+            named = step.kwargs.get("attn_mask", step.kwargs.get("attn_bias"))
+            mask = step.arg(place, "attn_mask", named) if place is not None else named
+            causal = bool(step.arg(flag, "is_causal", False)) or (isinstance(mask, Value) and is_causal(mask))
             _as_attention(step, step.args[:3], mask, causal)
         elif step.op == "asc.attention.default":
             causal = bool(step.args[4]) if len(step.args) > 4 else False
@@ -65,22 +66,29 @@ def is_causal(mask: Value) -> bool:
             return True
         if step.op in COMPARISONS:
             pair = two(step)
-            if pair and all(isinstance(v, Value) and number(v) is None and len(v.shape) > 1 for v in pair):
+            if pair and all(isinstance(v, Value) and len(v.shape) > 1 for v in pair) and _square(step, *pair):
                 return True
         stack += step.reads
     return False
+
+
+def _square(step: Step, one: Value, other: Value) -> bool:
+    """Whether each element of a column is compared with each of a row: queries with keys, by their positions."""
+    sizes = {one.shape[-2:], other.shape[-2:]}
+    rows, columns = step.out.shape[-2:]
+    return sizes == {(rows, 1), (1, columns)} if rows * columns > 1 else number(one) is None and number(other) is None
 
 
 def spelled_attention(program: Program) -> int:
     """``softmax(q @ k.T * scale + mask) @ v``, scale and mask wherever they stand."""
     count = 0
     for step in list(program.steps):
-        if step.op != "softmax":
+        if step.op != "softmax" or int(step.arg(1, "dim", -1)) not in (-1, len(step.out.shape) - 1):
             continue
         found = _before(step)
         if found is None:
             continue
-        mask, capped, product = found
+        masks, capped, product = found
         after = _after(program, step)
         if after is None:
             continue
@@ -89,11 +97,13 @@ def spelled_attention(program: Program) -> int:
         exposed = _exposed(program, product, gone, after)
         if first is None or len(exposed) > 1 or not closed(program, [first, *gone], [after.out, *exposed]):
             continue
-        for operand in first.args[:2]:
+        place = 1 if first.op == "baddbmm" else 0
+        for operand in first.args[place : place + 2]:
             _unscale(program, operand)
-        query, key = first.args[:2]
-        causal = mask is not None and is_causal(mask)
-        bias = _bias(mask)
+        query, key = first.args[place : place + 2]
+        masks += first.args[:place]
+        causal = any(is_causal(mask) for mask in masks)
+        bias = [added for mask in reversed(masks) for added in _bias(mask)]
         kwargs: dict[str, Any] = {"causal": causal, "capped": capped, "keys_turned": True}
         if exposed:
             below = {id(v) for s in between(program, step.out, [after.out]) for v in s.outputs} | {id(step.out)}
@@ -128,10 +138,10 @@ MASK_ARITHMETIC = REARRANGES | {"add", "sub", "mul", "where", "cat", "pad", "log
 """Operators between a mask that comes in and what is added to the scores."""
 
 
-def _before(softmax: Step) -> tuple[Value | None, bool, Value] | None:
-    """The mask, whether a cap is put on the scores, and the result of the product of queries and keys."""
+def _before(softmax: Step) -> tuple[list[Value], bool, Value] | None:
+    """Masks and biases, whether a cap is put on the scores, and the result of the product of queries and keys."""
     value: Any = softmax.args[0]
-    mask: Value | None = None
+    masks: list[Value] = []
     capped = False
     for _ in range(12):
         value = behind(value)
@@ -139,7 +149,7 @@ def _before(softmax: Step) -> tuple[Value | None, bool, Value] | None:
         if step is None:
             return None
         if step.op in PRODUCTS:
-            return mask, capped, value
+            return masks, capped, value
         factor = scaled(value)
         if factor is not None:
             value = factor[0]
@@ -150,8 +160,7 @@ def _before(softmax: Step) -> tuple[Value | None, bool, Value] | None:
             inner = [v for v in given if _leads_to_product(v)]
             if len(inner) != 1:
                 return None
-            others = [v for v in given if v is not inner[0] and number(v) is None]
-            mask = others[0] if others and mask is None else mask
+            masks += [v for v in given if v is not inner[0] and number(v) is None]
             value = inner[0]
         else:
             return None
@@ -182,9 +191,12 @@ def _after(program: Program, softmax: Step) -> Step | None:
         if not users:
             return None
         step = users[-1]
-        if step.op in PRODUCTS and step.args[0] is tail:
+        if step.op in PRODUCTS and step.op != "baddbmm" and step.args[0] is tail:
             return step
-        if step.op not in ("where", "mul", "masked_fill"):
+        others = [v for v in step.reads if v is not tail]
+        if step.op not in ("where", "mul", "masked_fill") or (
+            step.op == "mul" and any(v.side == "device" for v in others)
+        ):
             return None
         value = step.out
     return None

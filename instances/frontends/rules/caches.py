@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instances.frontends.program import FLOATS, Program, Step, Value
-from instances.frontends.rules.matching import behind
+from instances.frontends.rules.matching import RESHAPES, behind
 
 
 def append(program: Program) -> int:
@@ -16,7 +16,6 @@ def append(program: Program) -> int:
         past, new = pieces
         if past.producer is None and past.kind == "user_input" and past.dtype in FLOATS and step.out in program.outputs:
             step.op, step.args, step.kwargs = "cache_append", (past, new), {}
-            program.outputs = [value for value in program.outputs if value is not step.out]
             count += 1
     program.changed()
     return count
@@ -32,15 +31,20 @@ def known_positions(program: Program) -> int:
         if not isinstance(table, Value) or table.side != "weight" or ids.side != "host":
             continue
         rows = len(step.out.shape) == len(table.shape) + 1 and step.out.shape[0] == 1
-        if rows and not _tokens(ids) and step.out.shape[-2] <= table.shape[0]:
+        if rows and _in_order(ids) and step.out.shape[-2] <= table.shape[0]:
             step.op, step.args, step.kwargs = "positions", (table,), {}
             count += 1
     program.changed()
     return count
 
 
-def _tokens(ids: Value) -> bool:
-    """Whether indices are, or follow from, an input that is not one of positions."""
+ORDERLY = RESHAPES | {"arange", "add", "sub", "mul", "cumsum", "expand", "slice", "select", "copy", "_to_copy", "to"}
+ORDERLY |= {"ones", "ones_like", "constant", "full"}
+"""Operators by which positions follow from each other; functions of distances, or of tokens, need others."""
+
+
+def _in_order(ids: Value) -> bool:
+    """Whether indices are positions: an input of them, a buffer, a constant, or what is counted."""
     stack, seen = [behind(ids)], set()
     while stack:
         value = stack.pop()
@@ -48,10 +52,12 @@ def _tokens(ids: Value) -> bool:
             continue
         seen.add(id(value))
         if value.producer is not None:
+            if value.producer.op not in ORDERLY:
+                return False
             stack += value.producer.reads
-        elif value.kind == "user_input" and "position" not in value.name:
-            return True
-    return False
+        elif value.kind == "user_input" and not any(word in value.name for word in ("position", "mask")):
+            return False
+    return True
 
 
 def cache_results(program: Program) -> list[Value]:
@@ -66,6 +72,7 @@ def cache_results(program: Program) -> list[Value]:
         for place, value in enumerate(program.outputs)
         if value.dtype in FLOATS
         and value.producer is not None
+        and value.producer.op != "cache_append"
         and (id(value) in read_as_cache or (place > 0 and len(value.shape) == 4 and program.users(value)))
     ]
 

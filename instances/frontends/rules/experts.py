@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instances.frontends.program import Program, Step, Value
-from instances.frontends.rules.matching import RESHAPES, behind, between, made_by
+from instances.frontends.rules.matching import RESHAPES, behind, between, closed, made_by
 
 GROUPED = ("_grouped_mm", "grouped_mm", "transformers.grouped_mm_fallback.default")
 """Grouped products; the last is what Hugging Face's models call for weights that are not bfloat16."""
@@ -92,6 +92,8 @@ def _combine(program: Program, total: Step) -> bool:
             weights = weights.producer.args[0]
         if weights.shape != choice.shape:
             continue
+        if not closed(program, [*gone, weighted], [total.out]):
+            continue
         new = Step("combine", (done, weights), {}, [total.out], total.module)
         program.rewrite([*gone, weighted], new)
         return True
@@ -118,7 +120,7 @@ def router(program: Program) -> int:
         inner = [s for s in between(program, scores, [weights, choice]) if s is not scores.producer]
         curve = next((s for s in inner if s.op in ("softmax", "sigmoid") and s.args[0] is scores), None)
         rest = [s for s in inner if s is not curve]
-        if not rest or weights.producer is None:
+        if not rest or weights.producer is None or not closed(program, rest, [weights, choice]):
             continue
         start = curve.out if curve is not None else scores
         if curve is not None:

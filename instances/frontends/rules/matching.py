@@ -67,7 +67,7 @@ def scaled(value: Any) -> tuple[Value, float, Step] | None:
         return None
     for x, c in (pair, pair[::-1]):
         factor = number(c)
-        if isinstance(x, Value) and factor is not None and (step.op == "mul" or x is pair[0]):
+        if isinstance(x, Value) and factor is not None and (step.op == "mul" or (x is pair[0] and factor)):
             return x, factor if step.op == "mul" else 1 / factor, step
     return None
 
@@ -91,11 +91,9 @@ def between(program: Program, first: Value, last: Iterable[Value]) -> list[Step]
 
 def closed(program: Program, steps: Iterable[Step], results: Iterable[Value]) -> bool:
     """Whether nobody outside of some steps reads what they make, but for their results."""
-    members = set(map(id, steps))
+    members = {id(step): step for step in steps}
     wanted = set(map(id, results))
-    for step in program.steps:
-        if id(step) not in members:
-            continue
+    for step in members.values():
         for value in step.outputs:
             if id(value) in wanted:
                 continue

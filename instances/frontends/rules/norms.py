@@ -17,9 +17,11 @@ def norm_ops(program: Program) -> int:
         if step.op == "asc.rms_norm.default":
             learned = step.args[1:2]
         elif step.op in ("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"):
-            learned = step.args[2:4]
+            learned = (step.arg(2, "weight"), step.arg(3, "bias"))
         else:
             continue
+        if any(value in program.outputs or program.users(value) for value in step.outputs[1:]):
+            continue  # mean and root are wanted too
         step.args = (step.args[0], *(value for value in learned if isinstance(value, Value)))
         step.kwargs = {"rms": rms}
         step.op = "norm"
@@ -36,8 +38,11 @@ def spelled_norm(program: Program) -> int:
         x, centred = _root_of_squares(step)
         if x is None or not (scale := program.only_user(step.out)):
             continue
-        pair = two(scale) if scale.op in ("mul", "div") else None
-        if pair is None or not any(isinstance(v, Value) and behind(v) is behind(centred) for v in pair):
+        # a root is divided by, its reciprocal multiplied by, from either side
+        pair = two(scale) if scale.op == ("div" if step.op == "sqrt" else "mul") else None
+        if pair is None or (step.op == "sqrt" and pair[1] is not step.out):
+            continue
+        if not any(isinstance(v, Value) and behind(v) is behind(centred) for v in pair):
             continue
         last, learned = scale.out, []
         gone = [step, scale]
@@ -77,6 +82,8 @@ def _root_of_squares(step: Step) -> tuple[Value | None, Value]:
     plus = made_by(inner, "add")
     if plus is not None:
         inner = next((v for v in plus.args[:2] if isinstance(v, Value) and number(v) is None), None)
+        if any(isinstance(v, Value) and v.side == "device" for v in plus.args[:2] if v is not inner):
+            return none
     mean = made_by(inner, "mean")
     square = made_by(mean.args[0], "pow", "mul", "square") if mean is not None else None
     if square is None or mean is None:
@@ -88,12 +95,23 @@ def _root_of_squares(step: Step) -> tuple[Value | None, Value]:
         return none
     if square.op == "pow" and number(square.args[1]) != 2:
         return none
-    if squared.shape[-1] != math.prod(squared.shape) // max(1, math.prod(mean.out.shape)):
+    if not _over_last_axis(mean):
         return none
     less = made_by(squared, "sub")
-    if less is not None and made_by(less.args[1], "mean") is not None:
+    taken = made_by(less.args[1], "mean") if less is not None else None
+    if less is not None and taken is not None and taken.args[0] is less.args[0] and _over_last_axis(taken):
         return less.args[0], squared
     return squared, squared
+
+
+def _over_last_axis(mean: Step) -> bool:
+    """Whether a mean is over the last axis, and over no other of more than one element."""
+    shape = mean.args[0].shape
+    axes = mean.arg(1, "dim")
+    if isinstance(axes, int):
+        axes = [axes]
+    over = {axis % len(shape) for axis in axes} if axes and shape else set(range(len(shape)))
+    return len(shape) - 1 in over and all(shape[axis] == 1 for axis in over if axis != len(shape) - 1)
 
 
 def _learned(user: Step | None, value: Value, op: str) -> Value | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from instances.frontends.program import Program, Step, Value
-from instances.frontends.rules.matching import behind, made_by, two
+from instances.frontends.rules.matching import RESHAPES, behind, closed, made_by, number, two
 
 
 def rotary_ops(program: Program) -> int:
@@ -26,7 +26,7 @@ def rotated_halves(program: Program) -> int:
             continue
         for plain, turned in (pair, pair[::-1]):
             match = _halves(plain, turned)
-            if match is not None:
+            if match is not None and closed(program, [*match[3], step], [step.out]):
                 x, cos, sin, gone = match
                 program.rewrite([*gone, step], Step("rope", (x, cos, sin), {}, [step.out], step.module))
                 count += 1
@@ -40,20 +40,46 @@ def _halves(plain: Any, turned: Any) -> tuple[Value, Value, Value, list[Step]] |
         return None
     for rotated, sin in (by_sin.args[:2], by_sin.args[1::-1]):
         whole = made_by(rotated, "cat")
-        if whole is None or not isinstance(whole.args[0], list) or len(whole.args[0]) != 2:
+        pieces = _pair_along_last(whole)
+        if whole is None or pieces is None:
             continue
-        back, front = whole.args[0]
-        negated = made_by(back, "neg") or made_by(back, "mul")
-        second = made_by(negated.args[0], "slice", "split", "chunk") if negated is not None else None
-        first = made_by(front, "slice", "split", "chunk")
-        if first is None or second is None or first.args[0] is not second.args[0]:
+        negated = made_by(pieces[0], "neg", "mul")
+        if negated is None:
             continue
-        x = first.args[0]
+        minus = negated.op == "neg" or any(number(v) == -1 for v in negated.args[:2])
+        second = next((half_of(v) for v in negated.args[:2] if half_of(v)), None)
+        first = half_of(pieces[1])
+        if not minus or first is None or second is None or first[0] is not second[0] or (first[1], second[1]) != (0, 1):
+            continue
+        x = first[0]
         for other, cos in (by_cos.args[:2], by_cos.args[1::-1]):
-            if other is x and isinstance(cos, Value) and isinstance(sin, Value) and negated is not None:
-                gone = [by_cos, by_sin, whole, negated]
-                return x, cos, sin, gone
+            if other is x and isinstance(cos, Value) and isinstance(sin, Value):
+                return x, cos, sin, [by_cos, by_sin, whole, negated]
     return None
+
+
+def _pair_along_last(whole: Step | None) -> tuple[Value, Value] | None:
+    """The two values that are put behind each other along the last axis."""
+    pieces = whole.args[0] if whole is not None else None
+    if whole is None or not isinstance(pieces, list) or len(pieces) != 2:
+        return None
+    rank = len(whole.out.shape)
+    return (pieces[0], pieces[1]) if int(whole.arg(1, "dim", 0)) in (-1, rank - 1) else None
+
+
+def half_of(value: Any) -> tuple[Value, int] | None:
+    """``x, 0`` or ``x, 1`` where a value is the first or second half of ``x`` along the last axis."""
+    step = made_by(value, "slice", "split", "split_with_sizes", "chunk")
+    if step is None or not isinstance(step.args[0], Value):
+        return None
+    x, size = step.args[0], value.shape[-1]
+    if 2 * size != x.shape[-1] or value.shape[:-1] != x.shape[:-1]:
+        return None
+    if step.op != "slice":
+        return x, step.outputs.index(value)
+    start = int(step.arg(2, "start", 0) or 0)
+    start += x.shape[-1] if start < 0 else 0
+    return (x, start // size) if start in (0, size) and int(step.arg(4, "step", 1) or 1) == 1 else None
 
 
 def interleaved_rotary(program: Program) -> int:
@@ -66,25 +92,45 @@ def interleaved_rotary(program: Program) -> int:
         if real is None or imaginary is None:
             continue
         products = [made_by(v, "mul") for v in (*real.args[:2], *imaginary.args[:2])]
-        if any(p is None for p in products):
-            continue
         muls = [p for p in products if p is not None]
-        stretches = {id(s.producer.args[0]): s.producer.args[0] for m in muls for s in m.args[:2] if _stretch(s)}
-        tables = [v for m in muls[:2] for v in m.args[:2] if isinstance(v, Value) and not _stretch(v)]
-        if len(stretches) != 1 or len(tables) != 2:
+        factors = [_stretch_and_table(p) for p in muls]
+        if len(muls) != 4 or None in factors:
             continue
-        (x,) = stretches.values()
-        if x.shape != step.out.shape:
+        (a, cos), (b, sin), *crossed = [pair for pair in factors if pair is not None]
+        if {(id(one), id(table)) for one, table in crossed} != {(id(b), id(cos)), (id(a), id(sin))} or a is b:
             continue
-        gone = [real, imaginary, *{id(m): m for m in muls}.values(), step]
-        program.rewrite(gone, Step("rope", (x, tables[0], tables[1]), {}, [step.out], step.module))
+        x = a.producer.args[0] if a.producer is not None else a
+        if b.producer is None or b.producer.args[0] is not x or x.shape != step.out.shape:
+            continue
+        views = [s for piece in step.args[0] for s in _views_behind(piece)]
+        gone = [real, imaginary, *{id(m): m for m in muls}.values(), *views, step]
+        if not closed(program, gone, [step.out]):
+            continue
+        program.rewrite(gone, Step("rope", (x, cos, sin), {}, [step.out], step.module))
         count += 1
     return count
 
 
+def _views_behind(value: Value) -> list[Step]:
+    """The views between a value and what it is a view of."""
+    found = []
+    while value.producer is not None and value.producer.op in RESHAPES:
+        found.append(value.producer)
+        value = value.producer.args[0]
+    return found
+
+
+def _stretch_and_table(product: Step) -> tuple[Value, Value] | None:
+    """A stretch of a value of the device, and what it is multiplied by."""
+    for one, other in (product.args[:2], product.args[1::-1]):
+        if _stretch(one) and isinstance(other, Value) and not _stretch(other):
+            return one, other
+    return None
+
+
 def _stretch(value: Any) -> bool:
     """Whether a value of the device is a stretch, or every other element, of another."""
-    step = made_by(value, "slice", "split", "select", "unbind")
+    step = made_by(value, "slice", "split", "split_with_sizes", "chunk", "select", "unbind")
     return step is not None and step.args[0].side == "device"
 
 
@@ -98,14 +144,15 @@ def complex_rotary(program: Program) -> int:
         pair = two(turned)
         if turned is None or pair is None:
             continue
-        for number, table in (pair, pair[::-1]):
-            paired = made_by(number, "view_as_complex")
-            if paired is not None and isinstance(table, Value):
+        for turning, table in (pair, pair[::-1]):
+            paired = made_by(turning, "view_as_complex")
+            if paired is not None and paired.out.side == "device" and isinstance(table, Value):
                 source = behind(paired.args[0])
                 last = step.out
                 new = Step("rope", (paired.args[0], table, table), {}, [last], step.module)
-                if source.shape[-1] == last.shape[-1] * last.shape[-2]:
-                    program.rewrite([paired, turned, step], new)
+                gone = [paired, turned, step]
+                if source.shape[-1] == last.shape[-1] * last.shape[-2] and closed(program, gone, [last]):
+                    program.rewrite(gone, new)
                     count += 1
                 break
     return count
