@@ -35,7 +35,9 @@ def describe(planned: Planned) -> None:
     """The plan, kernel by kernel, and what moves ahead of time."""
     plan, verdict = planned.plan, planned.plan.verdict
     print(f"machine   {plan.machine.name}")
-    print(f"latency   {verdict.latency_ns} ns, bound {verdict.bound_ns} ns by {verdict.bound_by}, gap {verdict.gap:.2%}")
+    print(
+        f"latency   {verdict.latency_ns} ns, bound {verdict.bound_ns} ns by {verdict.bound_by}, gap {verdict.gap:.2%}"
+    )
     print(f"from      {'the cache' if planned.cached else 'a search'}, {planned.runtime_s * 1000:.0f} ms")
     print(f"nodes     {len(planned.nodes)} of the graph are computed by {len(plan.kernels)} kernels:")
     for kernel in plan.kernels:
