@@ -45,9 +45,14 @@ compdef _tilewright tilewright
 
 FISH = f"""\
 function __tilewright
-    tilewright {ASK} -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null
+    set -l found (tilewright {ASK} -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)
+    if count $found >/dev/null
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
-complete --command tilewright --arguments '(__tilewright)'
+complete --command tilewright --no-files --arguments '(__tilewright)'
 """
 
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
