@@ -37,8 +37,11 @@ MEMORY_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit
 """Where the memory limit of a control group is, by version
 (https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html)."""
 
-SELF_TEST_S = 1.0
-"""Seconds that the self-test may search for."""
+SELF_TEST_WORK = 0.05
+"""Deterministic time of the self-test's search, about a second: by the clock a busy machine would not get to it."""
+
+SELF_TEST_S = 30.0
+"""Seconds after which the self-test ends all the same."""
 
 FINE, NOTE, WRONG = "ok", "note", "wrong"
 """Verdicts: as it should be; something is missing that not everybody needs; this must be mended."""
@@ -147,16 +150,19 @@ def _cache() -> Finding:
 
 
 def _self_test() -> Finding:
-    """One layer, solved by the joint model on CP-SAT beside HiGHS, and replayed."""
+    """One layer, solved by the joint model on CP-SAT with bounds by HiGHS, and replayed."""
     started = time.monotonic()
+    log: list[str] = []
     try:
         instance = api.generate("bert-base", phase="prefill", tokens=16, layers=1, max_group=2)
-        result = api.solve(instance, SELF_TEST_S, "cpsat")
+        result = api.solve(instance, SELF_TEST_S, "cpsat", deterministic_limit=SELF_TEST_WORK, log=log.append)
         judged = replay(instance, result.schedule)
     except Exception as error:  # whatever is wrong with a library is the finding
         return Finding("self-test", f"{type(error).__name__}: {' '.join(str(error).split())}", WRONG)
     took = time.monotonic() - started
-    if not judged.valid or judged.latency_ns != result.objective_ns or result.solver != "cpsat":
-        return Finding("self-test", f"solver {result.solver} and replay disagree", WRONG)
+    if not judged.valid or judged.latency_ns != result.objective_ns:
+        return Finding("self-test", "solver and replay disagree", WRONG)
+    if not any("CP-SAT" in line for line in log) or not result.bounds_ns.get("cube_work"):
+        return Finding("self-test", f"CP-SAT or HiGHS did not answer; solver {result.solver} did", WRONG)
     found = f"{result.objective_ns} ns by {result.solver}, bound {result.bound_ns} ns by {result.bound_by}"
     return Finding("self-test", f"{found}, replayed, {took:.1f} s")

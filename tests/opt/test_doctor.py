@@ -35,11 +35,18 @@ def test_what_is_missing_is_a_note_or_wrong(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_self_test_that_fails_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no solver\nhere")
 
     monkeypatch.setattr(doctor.api, "solve", fail)
     assert doctor._self_test() == Finding("self-test", "RuntimeError: no solver here", WRONG)
+
+
+def test_a_self_test_without_the_solvers_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    solve = doctor.api.solve
+    monkeypatch.setattr(doctor.api, "solve", lambda instance, *_, **__: solve(instance, 5, "greedy"))
+    found = doctor._self_test()
+    assert found.verdict == WRONG and "did not answer" in found.found
 
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -68,6 +68,14 @@ def test_quiet(files: Path) -> None:
     assert solve(files, "--quiet") == (0, b"")
 
 
+def test_no_table_where_there_is_no_terminal(files: Path) -> None:
+    command = [sys.executable, "-m", "opt", "solve", str(files / "layer.json"), "--solver", "greedy"]
+    settings = os.environ | {"PYTHONPATH": str(ROOT), "FORCE_COLOR": "1"}
+    run = subprocess.run(command, env=settings, capture_output=True, check=True)
+    assert run.stdout == b""
+    assert b"replayed" in run.stderr and b"improved by" not in run.stderr and b"\x1b" not in run.stderr
+
+
 def test_help_has_no_colour() -> None:
     code, shown = on_terminal("solve", "--help", NO_COLOR="1")
     assert code == 0 and b"Example:" in shown and b"\x1b" not in shown
