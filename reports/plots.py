@@ -440,6 +440,7 @@ def _plain_ticks(axes: Any) -> None:
 
 def _convergence(figure: Any, colours: dict[str, str], points: Sequence[SearchPoint]) -> None:
     axes = figure.add_subplot()
+    found: list[tuple[float, float, str, str]] = []
     for attribute, name, colour in (("objective_ns", "latency", "cube"), ("bound_ns", "proven bound", "spill")):
         known = [(p.time_s, getattr(p, attribute) / 1000, p.source) for p in points if getattr(p, attribute)]
         if not known:
@@ -449,31 +450,36 @@ def _convergence(figure: Any, colours: dict[str, str], points: Sequence[SearchPo
         axes.step(times, values, where="post", color=colours[colour], label=name, linewidth=1.6)
         if attribute == "objective_ns" or values[-1] * 1000 != points[-1].objective_ns:  # else it stands there already
             axes.annotate(f"{values[-1]:,.1f}", (times[-1], values[-1]), (3, 0), textcoords="offset points", fontsize=8)
-        _sources(axes, colours, known, below=attribute == "bound_ns")
+        before = [None, *(point[1] for point in known)]
+        found += [(*point, attribute) for point, last in zip(known, before, strict=False) if point[1] != last]
     axes.set(xlabel="seconds of search", ylabel="µs")
-    axes.margins(x=0.08)
+    axes.margins(x=0.08, y=0.1)
+    _name_finders(axes, colours, found)
     axes.grid()
     axes.set_axisbelow(True)
     axes.legend(loc="best")
 
 
-def _sources(axes: Any, colours: dict[str, str], known: Sequence[tuple[float, float, str]], below: bool) -> None:
-    """Who found it, where another than the one before did."""
-    before = None
-    for time_s, value, source in known:
-        if source != before:
-            axes.plot([time_s], [value], ".", color=colours["ink"], markersize=4)
-            offset, side = ((0, -4), "top") if below else ((0, 4), "bottom")
+def _name_finders(axes: Any, colours: dict[str, str], found: Sequence[tuple[float, float, str, str]]) -> None:
+    """Who found each better latency (above) and each better bound (below), as far as names do not meet."""
+    placed: list[tuple[float, float, float]] = []  # left, right and height of a name, in points
+    per_inch = 72 / axes.figure.dpi
+    for time_s, value, source, attribute in found:
+        axes.plot([time_s], [value], ".", color=colours["ink"], markersize=4)
+        up = 5 if attribute == "objective_ns" else -5
+        x, y = (per_inch * place for place in axes.transData.transform((time_s, value)))
+        right = x + 72 * CHAR_INCHES * len(source)
+        if all(right < left or end < x or abs(y + up - height) > 8 for left, end, height in placed):
+            placed.append((x, right, y + up))
             axes.annotate(
                 clean(source),
                 (time_s, value),
-                offset,
+                (2, up),
                 textcoords="offset points",
-                va=side,
+                va="bottom" if up > 0 else "top",
                 fontsize=6.5,
                 color=colours["soft"],
             )
-        before = source
 
 
 def _gaps(figure: Any, colours: dict[str, str], points: Sequence[GapPoint]) -> None:
