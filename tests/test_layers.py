@@ -105,7 +105,7 @@ def test_no_import_cycles() -> None:
     assert [sorted(ring) for ring in nx.simple_cycles(graph)] == []
 
 
-@pytest.mark.parametrize("module", ["opt.replay.judge", "opt.replay", "opt"])
+@pytest.mark.parametrize("module", ["opt.replay.judge", "opt.replay", "opt", "opt.cli"])
 def test_no_solver_library_is_loaded(module: str) -> None:
     """Importing the judge, or the face, loads no solver and none of the libraries they search with."""
     heavy = ("ortools", "pulp", "highspy", "formulations", "solvers.cpsat", "solvers.sequential")

@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from formulations.facts import Facts
-from formulations.plan import time_decisions
 from instances.build import build_instance
 from instances.catalogue import load_model
 from instances.generate import build_graph
 from instances.kernels import KernelKind
 from instances.machine import Machine
-from solvers.sequential import keep_what_fits
-from solvers.stack import stack_groups
 
 MODEL, TP, BATCH, CONTEXT, CHIP = "qwen3-32b", 16, 16, 4800, "ascend910c_die"
 MEASURED_LAYER_US = 164.0
@@ -53,6 +49,11 @@ def check_step(machine: Machine) -> StepCheck:
 
 def _kernels(machine: Machine, layers: int | None) -> list[tuple[str, float]]:
     """Kernels in order of start with their times, collectives left out; ``None``: the whole model with its ends."""
+    from formulations.facts import Facts  # with OR-Tools behind them: no command but this one's page needs it
+    from formulations.plan import time_decisions
+    from solvers.sequential import keep_what_fits
+    from solvers.stack import stack_groups
+
     graph = build_graph(load_model(MODEL), "decode", BATCH, 1, CONTEXT, layers, TP)
     instance = build_instance(graph, machine)
     facts = Facts(instance)

@@ -105,7 +105,7 @@ def accuracy_page(
         "# Where the model is wrong",
         f"{len(modelled)} measured kernels ({network} inside a network, {len(modelled) - network} alone) on "
         f"{', '.join(chips) or 'no chip'}. {how}",
-        f"```sh\n{command}\n```",
+        f"<!-- not run: needs data that is not in the repository -->\n```sh\n{command}\n```",
         f"![Predicted against measured times of {len(modelled)} kernels, log-log]({picture})",
         "Median and 90th percentile are factors, of |ln(predicted / measured)|; bias is the median of predicted over "
         "measured; rank is Spearman's correlation. Aligned rows have operands whose rows are whole 32-byte blocks; "

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
+from opt.cli.display import is_dumb
+
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 
@@ -81,6 +83,6 @@ def run_until_told(search: Callable[[Callable[[], bool]], Answer]) -> Answer:
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
-    restore = SHOW_CURSOR if sys.stderr.isatty() else ""
+    restore = SHOW_CURSOR if sys.stderr.isatty() and not is_dumb() else ""
     os.write(2, f"{restore}tilewright: interrupted\n".encode())
     os._exit(INTERRUPTED)

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
+from opt.cli.display import is_dumb, plain_codes
 from opt.words import microseconds, percent
 from solvers.interface import Event
 
@@ -23,6 +26,8 @@ ROWS = 12
 def live_progress(wanted: bool, started: float) -> Iterator[Callable[[Event], None] | None]:
     """A listener that shows improvements in a table on stderr; ``None`` where stderr is no terminal.
 
+    On a terminal that cannot move its cursor each improvement is a line.
+
     Parameters
     ----------
     wanted
@@ -33,6 +38,9 @@ def live_progress(wanted: bool, started: float) -> Iterator[Callable[[Event], No
     if not wanted or not sys.stderr.isatty():
         yield None
         return
+    if is_dumb():
+        yield _say
+        return
     from rich.console import Console
     from rich.live import Live
 
@@ -41,8 +49,19 @@ def live_progress(wanted: bool, started: float) -> Iterator[Callable[[Event], No
     def draw() -> Table:
         return _table(list(latest), time.monotonic() - started)
 
-    with Live(get_renderable=draw, console=Console(stderr=True), refresh_per_second=4, transient=True):
+    console = Console(stderr=True, color_system=plain_codes())
+    with Live(get_renderable=draw, console=console, refresh_per_second=4, transient=True):
         yield latest.append
+
+
+def _say(event: Event) -> None:
+    typer.echo("  ".join(_cells(event)), err=True)
+
+
+def _cells(event: Event) -> tuple[str, ...]:
+    gap = None if event.objective_ns is None else event.gap
+    numbers = (microseconds(event.objective_ns), microseconds(event.bound_ns), percent(gap))
+    return (f"{event.time_s:.1f}", *numbers, event.source)
 
 
 def _table(events: list[Event], elapsed_s: float) -> Table:
@@ -54,12 +73,5 @@ def _table(events: list[Event], elapsed_s: float) -> Table:
         table.add_column(column, justify="right")
     table.add_column("improved by")
     for event in events:
-        gap = None if event.objective_ns is None else event.gap
-        table.add_row(
-            f"{event.time_s:.1f}",
-            microseconds(event.objective_ns),
-            microseconds(event.bound_ns),
-            percent(gap),
-            event.source,
-        )
+        table.add_row(*_cells(event))
     return table

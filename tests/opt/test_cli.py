@@ -41,6 +41,9 @@ COMMANDS = (
     "machines",
     "solvers",
     "schema",
+    "plot",
+    "doctor",
+    "completion",
 )
 DECODE = ("generate", "gpt2", "--phase", "decode", "--context", "128", "--layers", "1")
 
