@@ -72,12 +72,16 @@ def find_layers(graph: Graph, least_blocks: int = 2) -> Repetition | None:
 
 
 def _chained(back: Sequence[tuple[int, ...]], blocks: Repetition) -> bool:
-    """Whether blocks read from as far back as each other, the first one from outside instead of from one before it."""
+    """Whether blocks read from as far back as each other, or all from one operator that lies before them.
+
+    The first may read from outside what the others read of the one before.
+    """
     for place in range(blocks.first, blocks.end - blocks.period):
         for mine, next_one in zip(back[place], back[place + blocks.period], strict=True):
             offset = place - blocks.first
             enters = offset < blocks.period and mine == 0 and -blocks.period <= next_one + offset < 0
-            if mine != next_one and not enters:
+            common = place + mine == place + blocks.period + next_one < blocks.first
+            if mine != next_one and not enters and not common:
                 return False
     return True
 

@@ -127,6 +127,18 @@ def test_a_dense_layer_before_layers_of_experts() -> None:
     assert any(op.kind.value == "topk" for op in folded.graph.operators)
 
 
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_layers_that_all_read_one_tensor_are_equal(phase: str) -> None:
+    """Cross-attention of every decoder layer reads the same encoder states, each from further away."""
+    decode = phase == "decode"
+    size = (1, 1, 64) if decode else (1, 64)
+    graph = build_graph(load_model("t5-base"), phase, *size, layers=4, source=128)  # type: ignore[arg-type]
+    found = find_layers(graph)
+    assert found is not None and found.count == 4
+    names = [op.name for op in graph.operators[found.first : found.end]]
+    assert names[:: found.period] == [f"d{layer}.{names[0].split('.')[1]}" for layer in range(4)]
+
+
 def test_layers_do_not_depend_on_names() -> None:
     graph = built("gpt2", 4)
     document = graph.model_dump_json()

@@ -46,9 +46,13 @@ def test_readers_of_a_cache_wait_for_its_new_rows() -> None:
     assert scores.dims["context"] == 8
 
 
-@pytest.mark.parametrize("fault", ["order", "no output", "weight", "computed", "integers", "three"])
+@pytest.mark.parametrize("fault", ["order", "no output", "weight", "computed", "integers", "three", "features"])
 def test_what_is_no_cache(fault: str) -> None:
     g = Drawn()
+    if fault == "features":
+        whole = g.node("cat", [g.input("past", 1, 2, 7, 4), g.input("new", 1, 2, 7, 1)], 3)
+        assert g.rewritten("append", whole, whole)[0] == 0
+        return
     if fault == "computed":
         past = g.node("neg", g.input("past", 1, 2, 7, 4))
         whole = g.node("cat", [past, g.input("new", 1, 2, 1, 4)], 2)

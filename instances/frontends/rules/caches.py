@@ -7,13 +7,15 @@ from instances.frontends.rules.matching import RESHAPES, behind
 
 
 def append(program: Program) -> int:
-    """``cat(past, new)`` of a graph input whose result is an output: only the new rows are written."""
+    """``cat(past, new)`` of a graph input, along positions, whose result is an output: only new rows are written."""
     count = 0
     for step in list(program.steps):
         pieces = step.args[0] if step.op == "cat" else None
         if not isinstance(pieces, list) or len(pieces) != 2:
             continue
         past, new = pieces
+        if int(step.arg(1, "dim", 0)) % len(step.out.shape) == len(step.out.shape) - 1:
+            continue  # features behind each other are no positions
         if past.producer is None and past.kind == "user_input" and past.dtype in FLOATS and step.out in program.outputs:
             step.op, step.args, step.kwargs = "cache_append", (past, new), {}
             count += 1
