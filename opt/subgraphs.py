@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Rules",
+    "default_limit",
     "judge_solution",
     "read_subgraph_problem",
     "read_subgraph_solution",
@@ -30,6 +31,13 @@ __all__ = [
 
 TOLERANCE = 1e-6
 """Relative difference between the solver's sum of latencies and the judge's that is rounding."""
+
+
+def default_limit(problem: SubgraphProblem) -> float:
+    """The contest's seconds for a problem of this size."""
+    from solvers.subgraphs.solve import default_limit as seconds
+
+    return seconds(problem)
 
 
 def solve_subgraphs(

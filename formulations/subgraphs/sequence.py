@@ -8,9 +8,10 @@ That is a shortest path over the boundaries: a tensor that is made and used insi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any, TypeVar
 
 from formulations.subgraphs.pricing import Price, Pricer
 from instances.subgraphs import SubgraphProblem
@@ -30,6 +31,22 @@ class Chosen:
     groups: tuple[Group, ...]
     retained: tuple[frozenset[int], ...]
     latency: float
+
+
+Node = TypeVar("Node", bound=tuple[Any, ...])
+"""A place on a shortest path over steps; its second entry is what stays."""
+
+
+def traced(parent: Mapping[Node, tuple[Node, Group]], goal: Node, latency: float) -> Chosen:
+    """The sequence along a shortest path, from the node and the group that each node was reached by."""
+    groups: list[Group] = []
+    retained: list[frozenset[int]] = []
+    node = goal
+    while node in parent:
+        retained.append(node[1])
+        node, group = parent[node]
+        groups.append(group)
+    return Chosen(tuple(reversed(groups)), tuple(reversed(retained)), latency)
 
 
 class Sequences:

@@ -111,6 +111,7 @@ def solve(
             time_limit=None if given is not None and given.name == "DEFAULT" else time_limit,
             workers=workers,
             seed=seed,
+            started=started,
             as_json=as_json,
             quiet=quiet,
         )

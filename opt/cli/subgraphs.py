@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -15,6 +16,9 @@ from opt.cli.files import check_outputs
 from opt.cli.interrupts import run_until_told
 from opt.replay.subgraphs import Rules
 from opt.words import percent
+
+LEAST_S = 0.2
+"""Seconds that a search gets at least, however long it took to get there."""
 
 MOST_SHOWN = 20
 """Broken rules that are listed."""
@@ -44,16 +48,17 @@ def solve_steps(
     time_limit: float | None,
     workers: int,
     seed: int,
+    started: float,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Solve a problem of the contest and write its solution file."""
+    """Solve a problem of the contest and write its solution file; the time counts from the start of the process."""
     check_outputs([output], [path])
     problem = subgraphs.read_subgraph_problem(path)
+    limit = subgraphs.default_limit(problem) if time_limit is None else time_limit
+    left = max(LEAST_S, limit - (time.monotonic() - started))
     result, verdict = run_until_told(
-        lambda told: subgraphs.solve_subgraphs(
-            problem, time_limit=time_limit, seed=seed, workers=workers, should_stop=told
-        )
+        lambda told: subgraphs.solve_subgraphs(problem, time_limit=left, seed=seed, workers=workers, should_stop=told)
     )
     own = subgraphs.judge_solution(problem, result.solution, Rules(inner="own")).latency
     if output is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
-from formulations.subgraphs.sequence import NOTHING, Chosen, Group, Sequences
+from formulations.subgraphs.sequence import NOTHING, Chosen, Group, Sequences, traced
 
 LONGEST = 16
 """Most operators in a step."""
@@ -54,13 +54,7 @@ def cut_order(
     goal = (len(order), NOTHING)
     if goal not in best:
         return None
-    groups, retained = [], []
-    node = goal
-    while node != start:
-        retained.append(node[1])
-        node, group = parent[node]
-        groups.append(group)
-    return Chosen(tuple(reversed(groups)), tuple(reversed(retained)), best[goal])
+    return traced(parent, goal, best[goal])
 
 
 def _kept(

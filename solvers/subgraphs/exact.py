@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Callable
 from itertools import combinations, count
 
-from formulations.subgraphs.sequence import NOTHING, Chosen, Group, Sequences
+from formulations.subgraphs.sequence import NOTHING, Chosen, Group, Sequences, traced
 from instances.subgraphs import SubgraphProblem
 
 MOST_OPERATORS = 9
@@ -43,7 +43,7 @@ def solve_exactly(sequences: Sequences, should_stop: Callable[[], bool] = lambda
             continue
         stored, resident, done = state
         if done == everything and p.results <= stored:
-            return _path(sequences, state, parent, cost)
+            return traced(parent, state, cost)
         for group in groups:
             if not sequences.external(group) <= stored | resident:
                 continue
@@ -60,16 +60,6 @@ def solve_exactly(sequences: Sequences, should_stop: Callable[[], bool] = lambda
                         parent[following] = (state, group)
                         heapq.heappush(queue, (total, next(ticket), following))
     return None
-
-
-def _path(sequences: Sequences, state: State, parent: dict[State, tuple[State, Group]], cost: float) -> Chosen:
-    groups, retained = [], []
-    while state in parent:
-        before, group = parent[state]
-        groups.append(group)
-        retained.append(state[1])
-        state = before
-    return Chosen(tuple(reversed(groups)), tuple(reversed(retained)), cost)
 
 
 def is_chain(p: SubgraphProblem) -> bool:
@@ -116,10 +106,4 @@ def solve_chain(sequences: Sequences) -> Chosen | None:
     goal = (end - 1, NOTHING)
     if goal not in best:
         return None
-    groups, retained = [], []
-    node = goal
-    while node in parent:
-        retained.append(node[1])
-        node, group = parent[node]
-        groups.append(group)
-    return Chosen(tuple(reversed(groups)), tuple(reversed(retained)), best[goal])
+    return traced(parent, goal, best[goal])
