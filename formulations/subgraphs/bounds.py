@@ -1,10 +1,23 @@
-"""Lower bounds on the latency of all solutions, and the argument of each."""
+"""Lower bounds on the latency of all solutions, and the argument of each.
+
+Every step takes at least its compute and at least its traffic, so the sums over all steps of either are bounds.
+"""
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
-from instances.subgraphs import SubgraphProblem
+from instances.subgraphs import Kind, SubgraphProblem
+
+ROUNDING = 1 - 1e-12
+"""Bounds are sums of floating-point numbers: this much is given up."""
+
+
+def bounds(p: SubgraphProblem) -> dict[str, float]:
+    """All bounds by name."""
+    found = {"traffic": traffic_bound(p), "streaming": streaming_bound(p), "compute": compute_bound(p)}
+    return {name: value * ROUNDING for name, value in found.items()}
 
 
 def traffic_bound(p: SubgraphProblem) -> float:
@@ -30,7 +43,49 @@ def compute_bound(p: SubgraphProblem) -> float:
     return math.fsum(p.base_costs[op] * fewest[op] for op in range(p.count))
 
 
-def bounds(p: SubgraphProblem) -> dict[str, float]:
-    """All bounds by name; each step takes at least its compute and at least its traffic, so each sum is one."""
-    found = {"traffic": traffic_bound(p), "compute": compute_bound(p)}
-    return {name: value * (1 - 1e-12) for name, value in found.items()}
+def streaming_bound(p: SubgraphProblem) -> float:
+    """What must cross the channel, counting what products deeper than a tile load again for every tile.
+
+    A product that runs the depth loop of its step over more than the native depth splits it (R5), and then reloads both
+    operands for every tile (R10): its left one as often as there are columns of tiles, its right one as often as there
+    are rows. It runs the loop wherever no other product of its step reads its result, directly or through elementwise
+    operators; these may lead into a product of the same step only where that is no deeper than a tile (R6), or is no
+    loop itself. An operand that is an input is loaded (R9). So is one that an elementwise operator makes which may not
+    feed the product in one step, if it is too large to be retained; and it is evicted before.
+    """
+    native, (tile_w, tile_h) = p.native_granularity[0], p.native_granularity
+
+    @lru_cache(maxsize=None)
+    def feeds(op: int) -> bool:
+        """Whether a product's result may lead into another product of its step."""
+        return any(p.op_types[o] is Kind.MATMUL or leads(o) for o in p.after[op])
+
+    @lru_cache(maxsize=None)
+    def leads(op: int) -> bool:
+        """Whether an elementwise operator's result may lead into a product of its step."""
+        return any(admits(o) if p.op_types[o] is Kind.MATMUL else leads(o) for o in p.after[op])
+
+    def admits(op: int) -> bool:
+        """Whether an elementwise operator may feed a product in one step."""
+        return p.depth(op) <= native or feeds(op)
+
+    def times(op: int, tensor: int) -> int:
+        """How often an operator's step loads all of a tensor, at least, if it lies outside."""
+        if p.op_types[op] is not Kind.MATMUL or p.depth(op) <= native or feeds(op):
+            return 1
+        width, height = p.shape(p.out(op))
+        left, _ = p.inputs[op]
+        return -(-width // tile_w) if tensor == left else -(-height // tile_h)
+
+    moved = sum(map(p.size, p.results))
+    for tensor, readers in p.readers.items():
+        maker = p.maker.get(tensor)
+        if maker is None:
+            moved += p.size(tensor) * max(times(op, tensor) for op in readers)
+            continue
+        if p.op_types[maker] is Kind.MATMUL or p.size(tensor) <= p.fast_memory_capacity:
+            continue
+        apart = [op for op in readers if p.op_types[op] is Kind.MATMUL and not admits(op)]
+        if apart:
+            moved += p.size(tensor) * (1 + max(times(op, tensor) for op in apart))
+    return moved / p.slow_memory_bandwidth

@@ -119,6 +119,31 @@ def test_chains_are_solved_exactly(seed: int) -> None:
     assert cut.latency >= walked.latency * (1 - 1e-9)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_bounds_hold_for_whatever_is_legal(seed: int) -> None:
+    """No sequence that the judge accepts moves or computes less than the bounds say."""
+    p = random_problem(seed, 10, 1 + seed % 3, most=640)
+    sequences = Sequences(p)
+    proven = bounds(p)
+    found = starts(sequences, seed, lambda: False)
+    for chosen in found:
+        verdict = judge_solution(p, as_solution(sequences, chosen))
+        assert verdict.valid
+        moved = sum(step.traffic for step in verdict.steps) / p.slow_memory_bandwidth
+        assert max(proven["traffic"], proven["streaming"]) <= moved * (1 + 1e-9)
+        assert proven["compute"] <= verdict.latency * (1 + 1e-9)
+
+
+def test_streaming_counts_what_is_loaded_again() -> None:
+    """One product deeper and larger than a tile: both operands once per tile of the other side."""
+    p = problem([(256, 256), (512, 256), (512, 256)], [[0, 1]], [2], [10], "M", 60000)
+    loads = 256 * 256 * 4 + 512 * 256 * 2
+    assert bounds(p)["streaming"] == pytest.approx((loads + 512 * 256) / 10)
+    found = starts(Sequences(p), 0, lambda: False)
+    assert found[0].latency == pytest.approx((loads + 512 * 256) / 10)
+
+
 def test_graphs_that_are_no_chains() -> None:
     assert is_chain(TWO) and is_chain(PRODUCT)
     assert is_chain(CHAINED)
@@ -157,6 +182,8 @@ def test_published_instances(number: int) -> None:
     assert verdict.latency <= target * (1 + 1e-9)
     if number in (1, 17):
         assert result.optimal
+    if number == 9:
+        assert result.bound_by == "streaming" and result.gap < 0.01
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published instances are not part of the repository")
