@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from graphlib import TopologicalSorter
+from itertools import pairwise
 
 from instances.costs import explicit_move_ns
 from instances.kernels import KernelKind
@@ -97,8 +98,8 @@ _START, _PHASE, _END = range(3)
 class Network:
     """Events and arcs of a schedule, with its own times or priced anew for another machine.
 
-    Event ``3 i`` is the start of activity ``i``, ``3 i + 1`` the start of its phase on the channel, ``3 i + 2`` its end;
-    activities are the kernels by number, then the moves.
+    Event ``3 i`` is the start of activity ``i``, ``3 i + 1`` the start of its phase on the channel, ``3 i + 2`` its
+    end; activities are the kernels by number, then the moves.
 
     Parameters
     ----------
@@ -200,7 +201,7 @@ class Network:
         ]
         uses += [(move.start_ns, self._move(move, _START), self._move_ns(move)) for move in self.moves]
         uses.sort()
-        for (_, before, length), (_, after, _) in zip(uses, uses[1:], strict=False):
+        for (_, before, length), (_, after, _) in pairwise(uses):
             self._add(before, after, length, Cause.CHANNEL)
 
     def _cores(self) -> None:
@@ -281,7 +282,7 @@ class Network:
 
     @cached_property
     def _order(self) -> list[int]:
-        sorter: TopologicalSorter[int] = TopologicalSorter({event: () for event in self.times})
+        sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(self.times, ()))
         for arc in self.arcs:
             sorter.add(arc.target, arc.source)
         return list(sorter.static_order())

@@ -1,4 +1,4 @@
-"""A schedule with its instance as explanations ask of them: who makes, who reads, where it lies, what a kernel would take.
+"""A schedule with its instance as explanations ask of them: who makes, who reads, where it lies, what a kernel takes.
 
 Times in ns, sizes in bytes. Durations are worked out here from price and traffic as the problem statement defines them;
 the tests hold them against the replay.
