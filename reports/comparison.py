@@ -2,9 +2,9 @@
 
 The latency of a schedule is the length of its critical chain (:mod:`reports.chain`): steps that follow one another
 from time 0 to the end without a gap, each a kernel, a part of one, a move or idle time. So the difference of two
-latencies is the difference of two such sums, term by term: every step is cut into head, engines, channel and tail, terms
-of the same operators in both chains are set against each other, and what is left of each pair is what it is worth. These
-differences add up to the difference of the latencies exactly, by construction; nothing is shared out by weights.
+latencies is the difference of two such sums, term by term: every step is cut into head, engines, channel and tail,
+terms of the same operators in both chains are set against each other, and what is left of each pair is what it is
+worth. These differences add up to that of the latencies exactly, by construction; nothing is shared out by weights.
 
 What the method says, and what not: a term is worth what it adds to the chain that was found. Where several chains are
 equally long one of them is taken (the rule is in :class:`reports.chain.Cause`), and a difference off both chains is
