@@ -204,7 +204,7 @@ class Reasons:
                 f"slack {ns(slack)}."
             )
             facts = {"number": row.number, "duration_ns": row.duration_ns, "slack_ns": slack}
-            found.append(Reason("longest kernels", f"kernel {row.label}", words, facts | {"bound_by": row.bound_by}))
+            found.append(Reason("kernel", f"kernel {row.label}", words, facts | {"bound_by": row.bound_by}))
         return tuple(found)
 
     def _resources(self) -> Reason:
@@ -239,7 +239,7 @@ class Reasons:
         reason = because(step)
         words += f"; {reason}." if reason and step.part is not Part.IDLE else "."
         facts: Facts = {"part": step.part.value, "start_ns": step.start_ns, "end_ns": step.end_ns}
-        return Reason("longest steps", step.label, words, facts | {"cause": step.cause.value, "through": step.through})
+        return Reason("step", step.label, words, facts | {"cause": step.cause.value, "through": step.through})
 
     def steps(self) -> tuple[Reason, ...]:
         """The chain, step by step; together they last as long as the schedule."""

@@ -14,6 +14,7 @@ from instances.errors import InvalidScheduleError
 from instances.schedule import Schedule
 from opt import api
 from opt.cli.app import app
+from opt.cli.contrast import write_comparison
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
 from opt.cli.packing import is_packing, validate_packing
@@ -109,13 +110,22 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
     trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Timeline to write as SVG.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="A second schedule: the page is about what the two differ in, and its worth.")
+    ] = None,
 ) -> None:
     """Write a schedule as one self-contained HTML page.
 
     \b
     Example:
       tilewright report layer.json schedule.json -o report.html --trace trace.json
+      tilewright report layer.json a.json --compare b.json -o compare.html
     """
+    if compare is not None:
+        if trace is not None or picture is not None:
+            raise typer.BadParameter("--compare writes the page alone; ask for trace and picture without it")
+        write_comparison(path, schedule, compare, output)
+        return
     if is_replacement(path, None):
         report_plan(path, schedule, output)
         return
