@@ -23,6 +23,7 @@ from reports.chain import Network
 from reports.view import View
 from reports.wording import ns
 from solvers.bounds import instant_bounds, prove
+from solvers.interface import Options
 
 KIB = 1024
 
@@ -182,6 +183,7 @@ def ask(
     InputError
         Where the limit or another option makes no sense.
     """
+    Options(time_limit_s=time_limit, workers=workers, seed=seed)  # says what is wrong with them
     begin = time.monotonic() if started is None else started
     base_latency, base_bound = schedule.latency_ns, schedule.proof.bound_ns
     left = len(questions) + (schedule.proof.status is not Status.OPTIMAL)

@@ -305,7 +305,7 @@ class Network:
 
     @cached_property
     def slacks(self) -> tuple[int, ...]:
-        """How much later each kernel could end without a later end of the whole, by number.
+        """How much later each kernel could run, its phase with it, without a later end of the whole; by number.
 
         Every activity keeps its place in the order on cores, channel, link, addresses and shares of the L2 rate.
         """
@@ -315,9 +315,12 @@ class Network:
             out[arc.source].append(arc)
         for event in reversed(self._order):
             after[event] = max((arc.length_ns + after[arc.target] for arc in out[event]), default=0)
-        ends = [self._kernel(row, _END) for row in self.rows]
         latency = max(self.times.values())
-        return tuple(latency - self.times[end] - after[end] for end in ends)
+        return tuple(min(latency - self.times[e] - after[e] for e in self.events(row)) for row in self.rows)
+
+    def events(self, row: KernelFacts) -> list[int]:
+        """The events of a kernel: its start, its end, and the start of its phase where it has one."""
+        return [e for e in (self._kernel(row, at) for at in (_START, _PHASE, _END)) if e in self.times]
 
     def chain(self) -> tuple[Step, ...]:
         """The steps that follow one another from time 0 to the end of the last activity, without a gap."""
@@ -338,7 +341,8 @@ class Network:
                 key=lambda arc: (self.times[arc.source] + arc.length_ns, -_RANK[arc.cause], -arc.source),
                 default=None,
             )
-            ready = 0 if best is None else self.times[best.source] + best.length_ns
+            # where a schedule breaks a rule an arc may say more than its times do: the steps still follow one another
+            ready = 0 if best is None else min(now, self.times[best.source] + best.length_ns)
             if ready < now:
                 settle(Cause.NOTHING, "")
                 steps.append(Step(Part.IDLE, "nothing", None, (), ready, now, Cause.NOTHING, ""))

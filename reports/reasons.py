@@ -172,10 +172,10 @@ class Reasons:
             words += f"; it starts when it does because {reason}." if reason else "."
         elif slack:
             words = (
-                f"It could end {ns(slack)} later, in the same order of everything, without a later end of the whole."
+                f"It could run {ns(slack)} later, in the same order of everything, without a later end of the whole."
             )
         else:
-            words = "It is not on the chain shown, but on another as long: it could not end later."
+            words = "It is not on the chain shown, but on another as long: it could not run later."
         return (Reason("chain", subject, words, facts),)
 
     def summary(self, most: int = 5) -> tuple[Reason, ...]:
