@@ -175,6 +175,8 @@ def ask(
     time_limit
         Seconds for all questions together; what one leaves over goes to the next. Where the schedule is not proven
         optimal, a part goes to the machine as it is, so that what is found there is not taken for a saving.
+    should_stop
+        Asked several times a second; where it says so, the answers so far are given.
     on_answer
         Called with each answer as it comes.
 
@@ -205,6 +207,8 @@ def ask(
         left -= 1
     found = []
     for question in questions:
+        if should_stop is not None and should_stop():
+            break
         asked = time.monotonic()
         share = share_s()
         machine = changed_machine(instance.machine, question)
