@@ -323,8 +323,12 @@ class Network:
         return [e for e in (self._kernel(row, at) for at in (_START, _PHASE, _END)) if e in self.times]
 
     def chain(self) -> tuple[Step, ...]:
-        """The steps that follow one another from time 0 to the end of the last activity, without a gap."""
-        event = max(self.times, key=lambda one: (self.times[one], one % 3 == _END, -one))
+        """The steps that follow one another from time 0 to the end of the last activity, without a gap.
+
+        Of several such chains one without idle time, where there is any: each of its events is as early as can be.
+        """
+        pinned = {event for event, early in self.earliest().items() if early == self.times[event]}
+        event = max(self.times, key=lambda one: (self.times[one], one in pinned, one % 3 == _END, -one))
         steps: list[Step] = []
         pending: list[tuple[Part, int, int, int]] = []  # part, activity, from, to: its cause is still to come
 
@@ -338,7 +342,12 @@ class Network:
             arcs = self._into[event]
             best = max(
                 arcs,
-                key=lambda arc: (self.times[arc.source] + arc.length_ns, -_RANK[arc.cause], -arc.source),
+                key=lambda arc: (
+                    self.times[arc.source] + arc.length_ns,
+                    arc.source in pinned,
+                    -_RANK[arc.cause],
+                    -arc.source,
+                ),
                 default=None,
             )
             # where a schedule breaks a rule an arc may say more than its times do: the steps still follow one another

@@ -7,8 +7,8 @@ terms of the same operators in both chains are set against each other, and what 
 worth. These differences add up to that of the latencies exactly, by construction; nothing is shared out by weights.
 
 What the method says, and what not: a term is worth what it adds to the chain that was found. Where several chains are
-equally long one of them is taken (the rule is in :class:`reports.chain.Cause`), and a difference off both chains is
-worth nothing. What a kernel takes by itself under either tiling, with the channel to itself, stands beside it.
+equally long one of them is taken (the rule is in :meth:`reports.chain.Network.chain`), and a difference off both
+chains is worth nothing. What a kernel takes by itself under either tiling, with the channel to itself, stands beside it.
 """
 
 from __future__ import annotations

@@ -193,6 +193,13 @@ class Reasons:
         facts: Facts = {"latency_ns": latency, "bound_ns": proof.bound_ns, "bound_by": proof.bound_by}
         found = [Reason("whole", whole, words, facts)]
         found += [self._resources(), *self._chain_sums()]
+        early = max(self.network.earliest().values())
+        if early < latency:
+            words = (
+                f"In the same order with everything as early as can be, this plan would take {ns(early)}, "
+                f"{ns(latency - early)} less."
+            )
+            found.append(Reason("earliest", whole, words, {"earliest_ns": early, "saves_ns": latency - early}))
         longest = sorted(self.chain, key=lambda step: -step.length_ns)[:most]
         for step in sorted(longest, key=lambda one: one.start_ns):
             found.append(self._step(step))

@@ -138,8 +138,7 @@ def test_the_plan_kept(instance: Instance, greedy: Result) -> None:
     own = Network(View(instance, greedy.schedule)).retimed().latency_ns
     assert set(kept) == {"ub", "core", "hbm", "l2-rate", "l2-size", "hbm4"}
     for one in kept.values():
-        assert one.latency_ns <= own
-        assert one.saves_ns == greedy.objective_ns - one.latency_ns
+        assert one.saves_ns == own - one.latency_ns >= 0
         assert f"{one.latency_ns:,} ns" in one.words
     assert kept["hbm4"].saves_ns > kept["hbm"].saves_ns >= 0
 

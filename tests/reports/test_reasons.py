@@ -284,6 +284,10 @@ def test_the_chain_is_the_latency(layers: list[tuple[Instance, Schedule]]) -> No
         assert all(slack >= 0 for slack in slacks)
         on_chain = [slacks[s.number - 1] for s in chain if s.number is not None and s.part is Part.KERNEL]
         assert all(slack <= idle for slack in on_chain)
+        early = max(network.earliest().values())
+        assert (idle > 0) == (early < schedule.latency_ns)
+        told = [r for r in Reasons(instance, schedule).summary() if r.topic == "earliest"]
+        assert [r.facts["earliest_ns"] for r in told] == ([early] if idle else [])
         assert len(critical_chain(instance, schedule)) == len(chain)
     assert {Cause.START, Cause.DATA} <= causes and len(causes) >= 4, causes
 
