@@ -5,10 +5,11 @@ from time 0 to the end without a gap, each a kernel, a part of one, a move or id
 latencies is the difference of two such sums, term by term: every step is cut into head, engines, channel and tail,
 terms of the same operators in both chains are set against each other, and what is left of each pair is what it is
 worth. These differences add up to that of the latencies exactly, by construction; nothing is shared out by weights.
+They are summed by class, and by operators: there a move counts with the operators that read what it brings.
 
 What the method says, and what not: a term is worth what it adds to the chain that was found. Where several chains are
 equally long one of them is taken (the rule is in :meth:`reports.chain.Network.chain`), and a difference off both
-chains is worth nothing. What a kernel takes by itself under either tiling, with the channel to itself, stands beside it.
+chains is worth nothing. What a kernel takes by itself under either tiling, with the channel to itself, stands beside.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from enum import StrEnum
 
 from instances.instance import Instance
 from instances.kernels import Tiling
-from instances.schedule import Kernel, Schedule
+from instances.schedule import Kernel, Move, MoveKind, Schedule
 from reports.chain import Network, Part, Step
 from reports.facts import KernelFacts
 from reports.view import View, source_of
@@ -33,8 +34,7 @@ class Kind(StrEnum):
     FUSION = "fusion"  # the same operators in other groups
     TILING = "tiling"  # the same group run in another way
     SOURCES = "sources"  # the same kernel, with bytes through its ports that the other finds in L2
-    CHANNEL = "HBM channel"  # phases on the chain, and what they lengthen kernels by
-    MOVES = "moves"  # moves on the chain
+    CHANNEL = "HBM channel"  # phases and moves on the chain, and what phases lengthen kernels by
     ORDER = "order"  # the same kernel, of which the chains take different parts
     IDLE = "idle"
     SAME = "the same"
@@ -44,8 +44,7 @@ KIND_WORDS = {
     Kind.FUSION: "the same operators in other groups",
     Kind.TILING: "the same group with another tile or on other cores",
     Kind.SOURCES: "the same kernel, streaming what the other finds in L2",
-    Kind.CHANNEL: "phases on the HBM channel, and what they lengthen kernels by",
-    Kind.MOVES: "explicit moves that the chain waits for",
+    Kind.CHANNEL: "phases and moves on the HBM channel that the chain waits for",
     Kind.ORDER: "kernels that only one of the two chains goes through, or goes through in other parts",
     Kind.IDLE: "time in which the chain waits for nothing",
     Kind.SAME: "what is alike on both chains",
@@ -55,11 +54,15 @@ KIND_WORDS = {
 
 @dataclass(frozen=True)
 class Share:
-    """A term of the difference: what it adds to the chain of either schedule (ns)."""
+    """A term of the difference: what it adds to the chain of either schedule (ns).
+
+    ``operators`` are those that it serves: of a move the first that read what it brings.
+    """
 
     kind: Kind
     label: str
     part: str
+    operators: str
     a_ns: int
     b_ns: int
 
@@ -73,7 +76,8 @@ class Share:
 class Difference:
     """Something that is not the same in both: which kind of thing, whose, in words, with the facts.
 
-    ``worth_ns`` is what the operators or the move concerned add to b's chain more than to a's.
+    ``worth_ns`` is what the operators, with the moves for them, or the move concerned add to b's chain more than to
+    a's.
     """
 
     what: str
@@ -128,6 +132,17 @@ class Comparison:
         return tuple(sorted(rows, key=lambda row: (-abs(row[2] - row[1]), row[0].value)))
 
     @property
+    def by_operators(self) -> tuple[tuple[str, int, int], ...]:
+        """Operators, with the moves for them, and what they add to the chain of a and of b (ns), the largest first."""
+        sums: dict[str, list[int]] = {}
+        for share in self.shares:
+            of = sums.setdefault(share.operators, [0, 0])
+            of[0] += share.a_ns
+            of[1] += share.b_ns
+        rows = [(label, a, b) for label, (a, b) in sums.items()]
+        return tuple(sorted(rows, key=lambda row: (-abs(row[2] - row[1]), row[0])))
+
+    @property
     def headline(self) -> str:
         """The two latencies in a sentence."""
         a, b = self.a.schedule.latency_ns, self.b.schedule.latency_ns
@@ -148,7 +163,9 @@ def compare(instance: Instance, a: Schedule, b: Schedule) -> Comparison:
     shares = _shares(views, regions)
     worth: Counter[str] = Counter()
     for share in shares:
-        worth[share.label] += share.difference_ns
+        worth[share.operators] += share.difference_ns
+        if share.label != share.operators:
+            worth[share.label] += share.difference_ns
     differences = [
         *_kernel_differences(views, regions, worth),
         *_move_differences(views, worth),
@@ -194,8 +211,19 @@ def _shares(views: tuple[View, View], regions: Sequence[Region]) -> tuple[Share,
     for key, (mine, theirs) in terms.items():
         if mine == theirs and kinds[key] is Kind.SOURCES:
             kinds[key] = Kind.SAME
-    found = [Share(kinds[key], *key, *lengths) for key, lengths in terms.items()]
+    serves = {
+        f"{move.kind.value} of {move.tensor}": home[_served(view, move)].label
+        for view in views
+        for move in view.schedule.moves
+    }
+    found = [Share(kinds[key], *key, serves.get(key[0], key[0]), *lengths) for key, lengths in terms.items()]
     return tuple(sorted(found, key=lambda share: (-abs(share.difference_ns), share.label, share.part)))
+
+
+def _served(view: View, move: Move) -> str:
+    """The operator that a move is for: the first that reads what it brings, the one that makes what it writes out."""
+    producer = view.graph.producer.get(move.tensor)
+    return view.graph.consumers[move.tensor][0] if move.kind is not MoveKind.SPILL or producer is None else producer
 
 
 def _whole_kernels(chain: Iterable[Step]) -> set[tuple[str, ...]]:
@@ -208,10 +236,10 @@ def _terms(
 ) -> Iterator[tuple[str, str, int, Kind]]:
     """The terms of a step: whose, which, how long (ns), of which class."""
     if step.part is Part.IDLE:
-        yield "idle", "idle", step.length_ns, Kind.IDLE
+        yield "idle time", "idle", step.length_ns, Kind.IDLE
         return
     if step.part is Part.MOVE:
-        yield step.label, "move", step.length_ns, Kind.MOVES
+        yield step.label, "move", step.length_ns, Kind.CHANNEL
         return
     region = home[step.operators[0]]
     row = view.kernel_of[step.operators[0]]
@@ -235,10 +263,10 @@ def _terms(
 
 
 def _kind(region: Region, part: str, whole: list[set[tuple[str, ...]]]) -> Kind:
-    if not region.same:
-        return Kind.FUSION
     if part == "channel":
         return Kind.CHANNEL
+    if not region.same:
+        return Kind.FUSION
     a, b = region.a[0].kernel, region.b[0].kernel
     if any(a.operators not in through for through in whole):
         return Kind.ORDER

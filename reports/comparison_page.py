@@ -38,6 +38,7 @@ def render_comparison(comparison: Comparison, names: tuple[str, str] = ("a", "b"
             kind_names=figures.KIND_NAMES,
             shown_kinds=[kind for kind in figures.KIND_NAMES if any(kind in chart.kinds for chart in charts)],
             kind_words=KIND_WORDS,
+            by_operators=[row for row in comparison.by_operators if row[1] != row[2]][:MOST_ROWS],
             changed=[share for share in comparison.shares if share.difference_ns][:MOST_ROWS],
             differences=[
                 (what, [one for one in comparison.differences if one.what == what][:MOST_ROWS]) for what in whats

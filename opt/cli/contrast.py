@@ -12,8 +12,8 @@ from opt.cli.files import check_outputs
 from opt.explaining import compare_schedules
 from opt.words import microseconds, size
 
-MOST_TERMS = 8
-"""Terms of the difference that are printed; the page has all."""
+MOST_ROWS = 8
+"""Sets of operators that are printed; the page has all."""
 
 
 def write_comparison(path: Path, schedule: Path, other: Path, output: Path) -> None:
@@ -28,14 +28,11 @@ def write_comparison(path: Path, schedule: Path, other: Path, output: Path) -> N
     rows.append(("all", pair[0].latency_ns, pair[1].latency_ns))
     cells = [(name, microseconds(a), microseconds(b), f"{(b - a) / 1000:+,.3f}") for name, a, b in rows]
     show_table(columns, cells, right=columns[1:])
-    terms = [share for share in found.shares if share.difference_ns][:MOST_TERMS]
-    if terms:
+    rows = [row for row in found.by_operators if row[1] != row[2]][:MOST_ROWS]
+    if rows:
         typer.echo()
-        show_table(
-            ("largest terms", "part", "class", "difference us"),
-            [(t.label, t.part, t.kind.value, f"{t.difference_ns / 1000:+,.3f}") for t in terms],
-            right=("difference us",),
-        )
+        cells = [(name, microseconds(a), microseconds(b), f"{(b - a) / 1000:+,.3f}") for name, a, b in rows]
+        show_table(("operators, with the moves for them", *columns[1:]), cells, right=columns[1:])
     typer.echo()
     count = {what: sum(d.what == what for d in found.differences) for what in ("fusion", "kernel", "move", "in L2")}
     words = (
