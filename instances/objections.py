@@ -181,8 +181,8 @@ def _epilogue(operators: Sequence[Operator], cubes: Sequence[Operator]) -> Objec
     for one, other in combinations(cubes, 2):
         if one.writes[0].dims != other.writes[0].dims:
             words = (
-                f"the results of {one.name} ({_dims(one.writes[0])}) and {other.name} ({_dims(other.writes[0])}) are of "
-                "different form, so that no vector operator can join their tiles"
+                f"the results of {one.name} ({_dims(one.writes[0])}) and {other.name} ({_dims(other.writes[0])}) are "
+                "of different form, so that no vector operator can join their tiles"
             )
             return Objection(Obstacle.WIDTHS, words, (one.name, other.name))
     joined = {access.tensor for operator in vectors for access in operator.reads}

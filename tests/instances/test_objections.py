@@ -63,7 +63,7 @@ CASES: dict[str, tuple[tuple[str, ...], Obstacle, str]] = {
     "two matmuls": (("l0.o_proj", "l0.gate_proj", "l0.attn_add", "l0.post_norm"), Obstacle.LEFT_OPERAND, "no common"),
     "around": (("l0.attn_add", "l0.mlp_add"), Obstacle.NOT_CONVEX, "between: after l0.attn_add, before l0.mlp_add"),
     "half of attention": (("l0.attn_scores", "l0.softmax"), Obstacle.ATTENTION_SET, "l0.attn_scores"),
-    "no vector joins": (("l0.q_proj", "l0.k_proj", "l0.rope_q"), Obstacle.WIDTHS, "different form"),
+    "no vector joins": (("l0.q_proj", "l0.k_proj", "l0.rope_q"), Obstacle.WIDTHS, "of different form"),
     "far apart": (("l0.q_proj", "l0.down_proj"), Obstacle.NOT_CONVEX, "between"),
     "cache rows": (("l0.cache_write_k", "l0.cache_write_v"), Obstacle.NOT_CONNECTED, "joins"),
 }
