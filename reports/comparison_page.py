@@ -36,6 +36,7 @@ def render_comparison(comparison: Comparison, names: tuple[str, str] = ("a", "b"
             names=names,
             sides=list(zip("ab", names, (comparison.a, comparison.b), charts, strict=True)),
             kind_names=figures.KIND_NAMES,
+            plot_px=figures.PAGE_PX,  # what the labels are laid out for; no script fits them to less
             shown_kinds=[kind for kind in figures.KIND_NAMES if any(kind in chart.kinds for chart in charts)],
             kind_words=KIND_WORDS,
             by_operators=[row for row in comparison.by_operators if row[1] != row[2]][:MOST_ROWS],

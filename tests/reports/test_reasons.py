@@ -13,7 +13,7 @@ from instances.errors import InputError
 from instances.graph import DType, OpKind, Role
 from instances.graph_builder import GraphBuilder, work
 from instances.instance import Instance
-from instances.machine import load_machine
+from instances.machine import MemoryName, load_machine
 from instances.objections import Obstacle
 from instances.schedule import MoveKind, Schedule
 from opt.replay import replay
@@ -184,6 +184,29 @@ def test_rules_are_named_on_a_real_layer(scripted: Schedule, qwen: Instance) -> 
         assert found.facts["verdict"] == Verdict.FORBIDDEN
         assert found.facts["rule"] == obstacle
         assert obstacle.value in found.words
+
+
+def test_fits_nowhere_by_so_many_bytes() -> None:
+    """A row of either operator fits UB; two read, two written and two copies to work on do not."""
+    b = GraphBuilder({"rows": 64, "a": 2048}, DType.FLOAT16)
+    names = {"x": Role.INPUT, "y": Role.INPUT, "t0": Role.OUTPUT, "out": Role.OUTPUT}
+    x, y, t, out = (b.tensor(name, ("rows", "a"), role) for name, role in names.items())
+    b.op("first", OpKind.NORM, (x,), (t,), vector=work("add", 64 * 2048), whole=("a",))
+    b.op("second", OpKind.NORM, (t, y), (out,), vector=work("add", 64 * 2048), whole=("a",))
+    row, copies = 2048 * 2, 2 * 2048 * 4
+    share = (3 * row + copies + 1024) / load_machine("ascend910b2").capacity(MemoryName.UB)
+    machine = tiny_machine(l2_bytes=2**22, in_core=share, hbm_gb_s=100.0)
+    instance = build_instance(b.graph("long"), machine, max_group=2)
+    s = Script(instance)
+    s.kernel("first", both=("t0",))
+    s.kernel("second", to_hbm=("out",))
+    (reason,) = why_not_fused(instance, s.schedule(), 2)
+    capacity = machine.capacity(MemoryName.UB)
+    assert reason.facts["verdict"] == Verdict.FITS_NOWHERE
+    assert reason.facts["memory"] == "ub"
+    assert reason.facts["needed_bytes"] == 4 * row + copies
+    assert reason.facts["over_bytes"] == 4 * row + copies - capacity
+    assert f"{4 * row + copies - capacity:,} bytes more than the {capacity:,} bytes there are" in reason.words
 
 
 def test_fits_nowhere() -> None:
