@@ -28,7 +28,7 @@ from solvers.interface import Options
 KIB = 1024
 
 LEAST_S = 0.2
-"""Seconds below which no solver is asked any more."""
+"""Seconds below which nothing is asked any more."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,8 @@ def ask(
     Parameters
     ----------
     time_limit
-        Seconds for all questions together; what one leaves over goes to the next. Where the schedule is not proven
+        Seconds for all questions together; what one leaves over goes to the next, and those for which nothing is left
+        have no answer. Where the schedule is not proven
         optimal, a part goes to the machine as it is, so that what is found there is not taken for a saving.
     should_stop
         Asked several times a second; where it says so, the answers so far are given.
@@ -216,7 +217,7 @@ def ask(
         left -= 1
     found = []
     for question in questions:
-        if should_stop is not None and should_stop():
+        if (should_stop is not None and should_stop()) or time_limit - (time.monotonic() - begin) < LEAST_S:
             break
         asked = time.monotonic()
         share = share_s()

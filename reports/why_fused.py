@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from instances.build import ways_to_run
 from instances.fusion import Fusion
-from instances.kernels import Implementation
+from instances.kernels import Implementation, Tiling
 from instances.machine import MemoryName
 from instances.objections import objection
 from instances.schedule import Source, Status
@@ -141,7 +141,7 @@ def _priced(
     change = f"{ns(more)} more" if more > 0 else f"{ns(-more)} less" if more < 0 else "as long"
     words = (
         f"As one kernel ({fusion.rule.value}) they would take {ns(fused_ns)} at best, on {cores_words(best.tiling)}, "
-        f"with the channel to itself and its inputs where they lie now; apart "
+        f"with the channel to itself and its inputs where they lie now; apart, run as they are here, "
         f"{' + '.join(ns(one) for one in apart)}: {change}. HBM traffic {amount(hbm_fused)} instead of "
         f"{amount(sum(hbm))}, L2 traffic {amount(best.cost.l2_bytes)} instead of {amount(sum(l2))}."
     )
@@ -177,18 +177,7 @@ def _in_schedule(
         f" {begin}, so it would end at {ns(ready + fused_ns)} at the earliest, {change} the later of the two ends now"
     )
     words += "." if late <= 0 else f" ({ns(ends)})."
-    crowd = [
-        other
-        for other in view.rows
-        if other not in pair
-        and other.kernel.start_ns < ready + fused_ns
-        and ready < other.kernel.end_ns
-        and (
-            other.kernel.tiling.aic + best.tiling.aic > view.machine.aic_count
-            or other.kernel.tiling.aiv + best.tiling.aiv > view.machine.aiv_count
-        )
-        and (best.tiling.aic or best.tiling.aiv)
-    ]
+    crowd = _in_the_way(view, pair, best.tiling, ready, ready + fused_ns)
     if crowd:
         facts["in_the_way"] = [other.number for other in crowd]
         names = listed(f"{other.number} ({cores_words(other.kernel.tiling)})" for other in crowd)
@@ -201,6 +190,21 @@ def _in_schedule(
         apart = view.schedule.latency_ns - proof.bound_ns
         words += f" The schedule is {ns(apart)} above its bound: whether one with this kernel is faster is not known."
     return words
+
+
+def _in_the_way(
+    view: View, pair: tuple[KernelFacts, KernelFacts], tiling: Tiling, start_ns: int, end_ns: int
+) -> list[KernelFacts]:
+    """Kernels beside which a tiling has not all of its cores at some instant, the pair itself left out."""
+    others = [r for r in view.rows if r not in pair and r.kernel.start_ns < end_ns and start_ns < r.kernel.end_ns]
+    found: dict[int, KernelFacts] = {}
+    for instant in sorted({start_ns, *(r.kernel.start_ns for r in others if r.kernel.start_ns > start_ns)}):
+        running = [r for r in others if r.kernel.start_ns <= instant < r.kernel.end_ns]
+        aic = tiling.aic + sum(r.kernel.tiling.aic for r in running)
+        aiv = tiling.aiv + sum(r.kernel.tiling.aiv for r in running)
+        if (aic > view.machine.aic_count and tiling.aic) or (aiv > view.machine.aiv_count and tiling.aiv):
+            found |= {r.number: r for r in running if r.kernel.tiling.aic or r.kernel.tiling.aiv}
+    return [found[number] for number in sorted(found)]
 
 
 def _arrival(view: View, row: KernelFacts, tensor: str) -> int | None:

@@ -19,7 +19,7 @@ from opt.cli.interrupts import run_until_told
 from opt.cli.solving import Seed, Workers
 from opt.explaining import explain_name
 from opt.replay import replay
-from opt.what_if import Answer, Kept, ask, keep_plan
+from opt.what_if import QUESTIONS, Answer, Kept, ask, keep_plan
 from opt.words import microseconds
 from reports.reasons import Reason, Reasons
 
@@ -88,6 +88,9 @@ def explain(
                 started=time.monotonic(),
             )
         )
+        unasked = [question.words for question in QUESTIONS[len(answers) :]]
+        if unasked:
+            typer.echo(f"no time was left for: {', '.join(unasked)}; give more --time-limit", err=True)
     if as_json:
         typer.echo(json.dumps(_as_json(instance.name, found, kept, answers)))
     elif answers:

@@ -193,6 +193,15 @@ def test_what_if_on_the_command_line(files: Path, monkeypatch: pytest.MonkeyPatc
         assert code == 2 and "time limit" in err
 
 
+def test_questions_for_which_there_is_no_time(files: Path) -> None:
+    code, out, err = tilewright(
+        *("explain", files / "layer.json", files / "schedule.json", "--what-if", "--time-limit", "0.1")
+    )
+    assert code == 0, err
+    assert "planned anew" not in out
+    assert "no time was left for: 1 KiB more of UB, one more AIC" in err
+
+
 def test_compare_writes_a_page_and_says_what_the_difference_is(
     files: Path, tmp_path: Path, instance: Instance, greedy: Result, best: Result
 ) -> None:

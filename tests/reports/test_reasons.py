@@ -154,6 +154,34 @@ def test_what_the_fused_kernel_would_take() -> None:
     assert f"{apart.latency_ns - fused.latency_ns:,} ns less" in reason.words
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_whose_cores_are_in_the_way(beside: bool) -> None:
+    """The fused kernel takes all vector cores from the start; one that runs then on half of them would have to move."""
+    b = GraphBuilder({"rows": 64, "a": 256}, DType.FLOAT16)
+    names = {"x": Role.INPUT, "y": Role.INPUT, "t0": Role.INTERMEDIATE, "out": Role.OUTPUT, "other": Role.OUTPUT}
+    x, y, t, out, other = (b.tensor(name, ("rows", "a"), role) for name, role in names.items())
+    for name, source, target in (("p0", x, t), ("p1", t, out), ("q", y, other)):
+        b.op(name, OpKind.ACTIVATION, (source,), (target,), vector=work("gelu", 64 * 256))
+    machine = tiny_machine(l2_bytes=2**22, launch_ns=40.0, hbm_gb_s=500.0)
+    instance = build_instance(b.graph("beside"), machine, max_group=2)
+    s = Script(instance)
+    first = s.kernel("p0", fits=lambda way: way.tiling.aiv == 2)
+    if beside:
+        after = s.phase_end(first)
+        s.kernel("q", to_hbm=("other",), start=0, phase_after=after, fits=lambda way: way.tiling.aiv == 2)
+    s.kernel("p1", to_hbm=("out",))
+    if not beside:
+        s.now += 10**6
+        s.kernel("q", to_hbm=("other",))
+    schedule = s.schedule()
+    assert replay(instance, schedule).valid
+    row = View(instance, schedule).kernel_of["p1"].number
+    (reason,) = why_not_fused(instance, schedule, row)
+    assert reason.facts["aiv"] == 4
+    assert reason.facts.get("in_the_way") == ([View(instance, schedule).kernel_of["q"].number] if beside else None)
+    assert ("would have to move" in reason.words) == beside
+
+
 def test_more_than_max_group() -> None:
     instance = line(l2_bytes=8192, max_group=2)
     s = Script(instance)
