@@ -13,7 +13,7 @@ from instances.errors import InputError
 from instances.graph import DType, OpKind, Role
 from instances.graph_builder import GraphBuilder, work
 from instances.instance import Instance
-from instances.machine import MemoryName, load_machine
+from instances.machine import Machine, MemoryName, load_machine
 from instances.objections import Obstacle
 from instances.schedule import MoveKind, Schedule
 from opt.replay import replay
@@ -393,6 +393,56 @@ def test_causes_by_hand() -> None:
     late.kernel("g1", to_hbm=("y1",), start=late.now + 77, fits=lambda way: way.tiling.aiv == most)
     chain = Network(View(instance, late.schedule())).chain()
     assert [(step.part, step.length_ns) for step in chain if step.part is Part.IDLE] == [(Part.IDLE, 77)]
+
+
+def test_a_move_that_waits_for_space() -> None:
+    """L2 holds a tensor and a half: y comes when t0 is no longer read, and not earlier."""
+    b = GraphBuilder({"rows": 16, "a": 32}, DType.FLOAT16)
+    names = {"x": Role.INPUT, "y": Role.INPUT, "t0": Role.INTERMEDIATE, "out": Role.OUTPUT, "other": Role.OUTPUT}
+    x, y, t, out, other = (b.tensor(name, ("rows", "a"), role) for name, role in names.items())
+    for name, source, target in (("p0", x, t), ("p1", t, out), ("q", y, other)):
+        b.op(name, OpKind.ACTIVATION, (source,), (target,), vector=work("gelu", 512))
+    instance = build_instance(b.graph("space"), tiny_machine(l2_bytes=1536, launch_ns=2000.0), max_group=1)
+    s = Script(instance)
+    s.kernel("p0")
+    s.kernel("p1", to_hbm=("out",))
+    s.move(MoveKind.PREFETCH, "y")
+    s.kernel("q", far=("y",), to_hbm=("other",))
+    schedule = s.schedule()
+    assert replay(instance, schedule).valid
+    network = Network(View(instance, schedule))
+    steps = network.chain()
+    assert [(step.cause, step.through) for step in steps] == [
+        (Cause.START, ""),
+        (Cause.DATA, "t0"),
+        (Cause.SPACE, "t0"),
+        (Cause.MOVED, "y"),
+    ]
+    assert network.slacks == (0, 0, 0)
+    assert network.retimed().moves == schedule.moves
+    assert "its place in L2 is held by t0 until then" in critical_chain(instance, schedule)[2].words
+
+
+def test_a_kernel_that_waits_for_the_rate_of_l2() -> None:
+    """Two kernels on other cores that each draw more than half of the rate run one after the other."""
+    b = GraphBuilder({"rows": 64, "a": 256}, DType.FLOAT16)
+    for number in range(2):
+        x, y = b.tensor(f"x{number}", ("rows", "a"), Role.INPUT), b.tensor(f"y{number}", ("rows", "a"), Role.OUTPUT)
+        b.op(f"g{number}", OpKind.ACTIVATION, (x,), (y,), vector=work("add", 64 * 256))
+    data = tiny_machine(l2_bytes=2**20, launch_ns=40.0, hbm_gb_s=500.0).model_dump(mode="json")
+    data["l2"]["rate_gb_s"]["value"] = 400.0
+    instance = build_instance(b.graph("rate"), Machine.model_validate(data))
+    s = Script(instance)
+    for number in range(2):
+        s.kernel(f"g{number}", to_hbm=(f"y{number}",), fits=lambda way: way.tiling.aiv == 2)
+    first, second = s.schedule().kernels
+    kernels = tuple(kernel.model_copy(update={"aiv_ids": ids}) for kernel, ids in ((first, (0, 1)), (second, (2, 3))))
+    assert first.tiling.l2_permille > 500
+    schedule = s.schedule().model_copy(update={"kernels": kernels}).sealed()
+    assert replay(instance, schedule).valid
+    network = Network(View(instance, schedule))
+    assert [step.cause for step in network.chain()] == [Cause.START, Cause.RATE]
+    assert network.slacks == (0, 0)
 
 
 def test_what_is_not_there() -> None:
