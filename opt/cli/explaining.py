@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from itertools import groupby
@@ -26,6 +29,9 @@ from reports.reasons import Reason, Reasons
 MOST_KEPT = 3
 """Changes of the machine that the summary names."""
 
+MARGIN = " " * 11
+"""Below the topics, which stand in ten columns."""
+
 
 @app.command()
 def explain(
@@ -34,7 +40,7 @@ def explain(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[KERNEL|TENSOR]",
+            metavar="KERNEL|TENSOR",
             help="A kernel by number, label or one of its operators, or a tensor; a clear part of the name will do.",
         ),
     ] = None,
@@ -103,7 +109,15 @@ def _show(found: Sequence[Reason]) -> None:
         if number:
             typer.echo()
         typer.echo(subject)
-        show_lines([(reason.topic, reason.words) for reason in group], err=False)
+        show_lines([(reason.topic, _wrapped(reason.words)) for reason in group], err=False)
+
+
+def _wrapped(words: str) -> str:
+    """A sentence beside its topic: broken to the width of a terminal, and left whole for a file."""
+    if not sys.stdout.isatty():
+        return words
+    width = max(40, shutil.get_terminal_size().columns - len(MARGIN))
+    return f"\n{MARGIN}".join(textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False))
 
 
 def _title(reason: Reason) -> str:
@@ -115,7 +129,7 @@ def _show_kept(kept: Sequence[Kept]) -> None:
     typer.echo()
     typer.echo("a little more of the chip")
     useful = [one for one in kept if one.saves_ns > 0][:MOST_KEPT]
-    lines = [("plan kept", one.words) for one in useful]
+    lines = [("plan kept", _wrapped(one.words)) for one in useful]
     rest = [one.question.words for one in kept if one.saves_ns <= 0]
     if rest:
         lines.append(("plan kept", f"Nothing for this very plan: {', '.join(rest)}."))
