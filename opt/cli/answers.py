@@ -108,11 +108,11 @@ def report(
     path: InstancePath,
     schedule: SchedulePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
-    trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Timeline to write as SVG.")] = None,
     compare: Annotated[
         Path | None, typer.Option(help="A second schedule: the page is about what the two differ in, and its worth.")
     ] = None,
+    trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Timeline to write as SVG.")] = None,
 ) -> None:
     """Write a schedule as one self-contained HTML page.
 
