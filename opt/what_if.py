@@ -22,7 +22,6 @@ from opt.replay import replay
 from reports.chain import Network
 from reports.view import View
 from reports.wording import ns
-from solvers.bounds import instant_bounds, prove
 from solvers.interface import Options
 
 KIB = 1024
@@ -250,6 +249,7 @@ def _warm(instance: Instance, schedule: Schedule) -> Schedule | None:
     Where a tiling of the plan is among the candidates with another share of the L2 rate alone, it takes that share.
     """
     from formulations.facts import Facts
+    from solvers.bounds import instant_bounds, prove
 
     ways = {c.operators: [way.tiling for way in instance.implementations(c)] for c in instance.candidates}
     kernels = []
