@@ -13,7 +13,7 @@ from instances.objections import objection
 from instances.schedule import Source, Status
 from reports.facts import KernelFacts
 from reports.view import Terms, View, source_of, terms
-from reports.wording import Facts, Reason, amount, cores_words, listed, ns
+from reports.wording import Facts, Reason, amount, cores_words, listed, ns, plural
 
 
 class Verdict(StrEnum):
@@ -84,8 +84,11 @@ def _between(view: View, row: KernelFacts, other: KernelFacts, how: Facts) -> Re
     if ways:
         words = (
             f"They may be one kernel by {fusion.rule.value}, and it would fit, but it is not among the instance's "
-            f"candidates (the search for groups was cut short around {census.cut_short} operators)."
+            "candidates"
         )
+        if census.cut_short:
+            words += f"; the search for groups was cut short around {plural(census.cut_short, 'operator')}"
+        words += "."
         return reason(Verdict.NOT_LISTED, words, {"rule": fusion.rule.value, "cut_short": census.cut_short})
     words = f"By the rules they may be one kernel ({fusion.rule.value}), but it fits nowhere on {view.machine.name}: "
     more: Facts = {"rule": fusion.rule.value}

@@ -196,6 +196,20 @@ def test_more_than_max_group() -> None:
     assert "g2 lies between" in by_other[3].words
 
 
+@pytest.mark.parametrize("cut_short", [0, 3])
+def test_legal_and_not_listed(cut_short: int) -> None:
+    whole = two_inputs()
+    s = Script(whole)
+    s.kernel("g0")
+    s.kernel("last", to_hbm=("out",))
+    census = whole.census.model_copy(update={"cut_short": cut_short})
+    single = tuple(c for c in whole.candidates if len(c.operators) == 1)
+    cut = Instance.model_validate(whole.model_dump() | {"candidates": single, "census": census})
+    (reason,) = why_not_fused(cut, s.schedule(), 1)
+    assert reason.facts["verdict"] == Verdict.NOT_LISTED
+    assert ("cut short around 3 operators" in reason.words) == (cut_short == 3)
+
+
 def test_rules_are_named_on_a_real_layer(scripted: Schedule, qwen: Instance) -> None:
     """Two neighbours each, and what stands between them."""
     expected = {
