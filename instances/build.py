@@ -88,6 +88,12 @@ def build_instance(
     )
 
 
+def ways_to_run(fusion: Fusion, machine: Machine) -> tuple[tuple[Implementation, ...], Misfit | None]:
+    """The tilings that an instance keeps of a group, and the mildest misfit among those that do not fit."""
+    implementations, _, misfit = _implementations(fusion, machine)
+    return implementations, misfit
+
+
 def structure(fusion: Fusion) -> str:
     """What the price of a group depends on, with tensors renamed in order of first use."""
     graph = fusion.graph

@@ -118,6 +118,16 @@ class Fuser:
             return None
         return self._classify(members)
 
+    def between(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Operators outside a set that follow from one of its operators and lead to another: the set is not convex."""
+        members = frozenset(self.index[name] for name in names)
+        found = self._between(members)
+        return tuple(operator.name for i, operator in enumerate(self.operators) if found >> i & 1)
+
+    def connected(self, names: Sequence[str]) -> bool:
+        """Whether a set of operators hangs together through tensors made or read in common."""
+        return self._connected(frozenset(self.index[name] for name in names))
+
     def groups(self, max_group: int, most_per_operator: int) -> Iterator[Fusion]:
         """Every legal group of at most ``max_group`` operators, once each, small ones first around each operator.
 
@@ -186,12 +196,16 @@ class Fuser:
         return near
 
     def _convex(self, members: frozenset[int]) -> bool:
+        return not self._between(members)
+
+    def _between(self, members: frozenset[int]) -> int:
+        """Operators outside on a way from one member to another, as a bit set."""
         inside = below = above = 0
         for i in members:
             inside |= 1 << i
             below |= self._descendants[i]
             above |= self._ancestors[i]
-        return not (below & above & ~inside)
+        return below & above & ~inside
 
     def _connected(self, members: frozenset[int]) -> bool:
         reached, frontier = set(), [next(iter(members))]

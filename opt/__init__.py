@@ -27,6 +27,7 @@ from opt.api import (  # noqa: E402
     solvers,
     trace,
 )
+from opt.explaining import compare_schedules, explain  # noqa: E402
 from opt.importing import from_captured, from_exported, from_onnx, from_torch, register_op  # noqa: E402
 from opt.packing import pack, pack_lowest  # noqa: E402
 
@@ -38,7 +39,9 @@ from opt.version import __version__  # noqa: E402
 __all__ = [
     "__version__",
     "ablate",
+    "compare_schedules",
     "cost",
+    "explain",
     "from_captured",
     "from_exported",
     "from_onnx",

@@ -15,6 +15,7 @@ from instances.schedule import Schedule
 from opt import api
 from opt.baselines import baseline_latencies
 from opt.cli.app import app
+from opt.cli.contrast import write_comparison
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
 from opt.cli.formats import format_of
@@ -118,6 +119,9 @@ def report(
     path: InstancePath,
     schedule: SchedulePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
+    compare: Annotated[
+        Path | None, typer.Option(help="A second schedule: the page is about what the two differ in, and its worth.")
+    ] = None,
     trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Timeline to write as SVG.")] = None,
     baselines: Annotated[
@@ -129,7 +133,13 @@ def report(
     \b
     Example:
       tilewright report layer.json schedule.json -o report.html --trace trace.json
+      tilewright report layer.json a.json --compare b.json -o compare.html
     """
+    if compare is not None:
+        if trace is not None or picture is not None:
+            raise typer.BadParameter("--compare writes the page alone; ask for trace and picture without it")
+        write_comparison(path, schedule, compare, output)
+        return
     if format_of(path) == "replacement":
         report_plan(path, schedule, output)
         return

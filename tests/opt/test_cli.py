@@ -31,6 +31,7 @@ COMMANDS = (
     "validate",
     "report",
     "plan",
+    "explain",
     "compare",
     "benchmark",
     "mutate",
