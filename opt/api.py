@@ -483,7 +483,7 @@ def report(
 ) -> str:
     """A schedule as one HTML page that needs nothing else; also written to ``path`` where there is one.
 
-    ``baselines`` and ``reasons`` as in :func:`reports.html.render_report`.
+    ``baselines`` and ``reasons`` as in :func:`reports.html.render_report`; reasons are worked out unless given.
 
     Raises
     ------
@@ -492,8 +492,10 @@ def report(
     """
     from instances.documents import write_text
     from reports.html import render_report
+    from reports.reasons import for_report
 
-    page = render_report(instance, schedule, baselines=baselines, reasons=reasons)
+    why = for_report(instance, schedule) if reasons is None else reasons
+    page = render_report(instance, schedule, baselines=baselines, reasons=why)
     if path is not None:
         write_text(path, page)
     return page

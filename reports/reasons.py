@@ -17,6 +17,7 @@ from instances.schedule import Kernel, Move, Schedule, Status
 from reports import why_fused, why_placed
 from reports.chain import Network, Part, Step, because
 from reports.facts import KernelFacts, engine_label
+from reports.moves import move_key
 from reports.view import View
 from reports.wording import Facts, Reason, amount, cores_words, ns, plural
 
@@ -24,11 +25,16 @@ __all__ = [
     "Reason",
     "Reasons",
     "critical_chain",
+    "for_report",
     "what_binds",
     "why_here",
     "why_moved",
     "why_not_fused",
 ]
+
+
+MOST_EXPLAINED = 150
+"""Kernels, and moves, that a report explains."""
 
 
 @dataclass
@@ -297,6 +303,23 @@ def why_here(instance: Instance, schedule: Schedule, tensor: str) -> tuple[Reaso
 def critical_chain(instance: Instance, schedule: Schedule) -> tuple[Reason, ...]:
     """The steps that follow one another from time 0 to the latency, each with why it begins when it does."""
     return Reasons(instance, schedule).steps()
+
+
+def for_report(instance: Instance, schedule: Schedule, most: int = MOST_EXPLAINED) -> dict[str, str]:
+    """Why each kernel is not fused further and why each tensor is moved, by the names that a report knows them by.
+
+    Kernels by label, moves by :func:`reports.moves.move_key`, a line per reason; the first ``most`` of each in order of
+    start, since a reader of a whole model's report looks at a layer of it.
+    """
+    view = View(instance, schedule)
+    found = {}
+    for row in view.rows[:most]:
+        neighbours = why_fused.neighbours(view, row)
+        if neighbours:
+            found[row.kernel.label] = "\n".join(reason.words for reason in neighbours)
+    for move in sorted(schedule.moves, key=lambda item: item.start_ns)[:most]:
+        found.setdefault(move_key(move), "\n".join(reason.words for reason in why_placed.move(view, move)))
+    return found
 
 
 def _row(view: View, kernel: Kernel | int) -> KernelFacts:

@@ -6,7 +6,7 @@ Every step takes at least its compute and at least its traffic, so the sums over
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 
 from instances.subgraphs import Kind, SubgraphProblem
 
@@ -55,12 +55,12 @@ def streaming_bound(p: SubgraphProblem) -> float:
     """
     native, (tile_w, tile_h) = p.native_granularity[0], p.native_granularity
 
-    @lru_cache(maxsize=None)
+    @cache
     def feeds(op: int) -> bool:
         """Whether a product's result may lead into another product of its step."""
         return any(p.op_types[o] is Kind.MATMUL or leads(o) for o in p.after[op])
 
-    @lru_cache(maxsize=None)
+    @cache
     def leads(op: int) -> bool:
         """Whether an elementwise operator's result may lead into a product of its step."""
         return any(admits(o) if p.op_types[o] is Kind.MATMUL else leads(o) for o in p.after[op])

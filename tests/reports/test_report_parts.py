@@ -263,10 +263,13 @@ def test_reasons_are_shown_where_they_belong(instance: Instance, schedule: Sched
     html = render_report(instance, schedule, reasons=reasons)
     page = Page(html)
     assert EVIL not in html
-    assert [row[-1] for row in page.kernel_rows()] == ["", f"no room {EVIL}", "", ""]
+    said = [" ".join(row[-1].split()) for row in page.kernel_rows()]
+    assert [bool(words) for words in said] == [False, True, False, False]
+    assert said[1].endswith(f"no room {EVIL}")
     header = next(row for row in page.rows if row[:2] == ["No.", "Operators"])
     assert header[-1] == "Why not fused further"
-    assert next(row for row in page.rows if row[:2] == [move.tensor, "prefetch"])[-1] == "in time for its reader"
+    moved = next(row for row in page.rows if row[:2] == [move.tensor, "prefetch"])
+    assert moved[-1].endswith("in time for its reader")
     assert "lost" not in page.text
     assert "Why" not in Page(render_report(instance, schedule)).text
 
