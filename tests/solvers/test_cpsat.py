@@ -117,7 +117,7 @@ def test_direct_path_changes_the_kernels() -> None:
     mixed = {}
     for machine in ("ascend910b2", "ascend950pr"):
         instance = layer("llama-3-8b", machine, "prefill", batch=1)
-        result = solve_cpsat(instance, Options(time_limit_s=12))
+        result = solve_cpsat(instance, Options(time_limit_s=90, gap=0.003))  # a third of that on an idle machine
         mixed[machine] = {k.operators for k in result.schedule.kernels if k.kind == "mix"}
     fused = ("l0.gate_proj", "l0.up_proj", "l0.act")
     assert fused in mixed["ascend950pr"]
