@@ -52,6 +52,12 @@ def streaming_bound(p: SubgraphProblem) -> float:
     operators; these may lead into a product of the same step only where that is no deeper than a tile (R6), or is no
     loop itself. An operand that is an input is loaded (R9). So is one that an elementwise operator makes which may not
     feed the product in one step, if it is too large to be retained; and it is evicted before.
+
+    Where a product's result may lead into another, it either runs the loop all the same, and its left operand is loaded
+    for every column of tiles; or it hands slices to the left of that one, which takes its right operand whole for every
+    tile of that one's grid, part by part if it does not fit (and if it does not, that one must run a split loop). So of
+    products that share a right operand, an input, and have left ones of their own that are inputs, either all run
+    loops, or one does not: the cheaper of the two is counted.
     """
     native, (tile_w, tile_h) = p.native_granularity[0], p.native_granularity
 
@@ -77,11 +83,38 @@ def streaming_bound(p: SubgraphProblem) -> float:
         left, _ = p.inputs[op]
         return -(-width // tile_w) if tensor == left else -(-height // tile_h)
 
+    def handing(op: int) -> int:
+        """How often an operator that runs no loop loads its right operand, at least."""
+        held = p.size(p.inputs[op][1]) <= p.fast_memory_capacity
+        found = []
+        for after in p.after[op]:
+            width, height = p.shape(p.out(after))
+            product = p.op_types[after] is Kind.MATMUL
+            left_alone = product and p.inputs[after][0] == p.out(op) != p.inputs[after][1]
+            found.append(-(-width // tile_w) * -(-height // tile_h) if left_alone and not held else 1)
+        return min(found, default=1)
+
+    def either(tensor: int, counted: int) -> int:
+        """Elements beyond those counted, for products that share a right operand and may lead into others."""
+        sharing = [
+            op
+            for op in p.readers[tensor]
+            if p.op_types[op] is Kind.MATMUL and p.depth(op) > native and feeds(op) and p.inputs[op][1] == tensor
+        ]
+        loops = 0
+        for op in sharing:
+            left = p.inputs[op][0]
+            if left not in p.maker and p.readers[left] == (op,) and left != tensor:
+                loops += (-(-p.shape(p.out(op))[0] // tile_w) - 1) * p.size(left)
+        hands = [(handing(op) - counted) * p.size(tensor) for op in sharing]
+        return max(0, min([loops, *hands])) if sharing else 0
+
     moved = sum(map(p.size, p.results))
     for tensor, readers in p.readers.items():
         maker = p.maker.get(tensor)
         if maker is None:
-            moved += p.size(tensor) * max(times(op, tensor) for op in readers)
+            often = max(times(op, tensor) for op in readers)
+            moved += p.size(tensor) * often + either(tensor, often)
             continue
         if p.op_types[maker] is Kind.MATMUL or p.size(tensor) <= p.fast_memory_capacity:
             continue
