@@ -49,7 +49,7 @@ def test_no_level_is_above_the_optimum_at_any_price(instance: Instance) -> None:
         assert optimum_of(facts, level, latency) <= latency
 
 
-@settings(random_examples, max_examples=60)
+@settings(random_examples, max_examples=30)
 @given(tiny_instances(most=4))
 def test_segments_add_up_to_no_more_than_the_optimum(instance: Instance) -> None:
     """By the static relaxation, and by CP-SAT, however short the segments."""

@@ -74,7 +74,7 @@ def as_blocks(spans: list[tuple[int, int, int]]) -> tuple[list[Demand], list[int
     return [(Activity(2 * n, 2 * n + 1), size) for n, (_, _, size) in enumerate(spans)], times
 
 
-@random_examples
+@settings(random_examples, max_examples=9)
 @given(tiny_instances(most=4))
 def test_agrees_with_the_joint_model_and_the_replay(instance: Instance) -> None:
     """Same optimum; the schedule passes the replay, completes a hint, and is not below any bound."""
