@@ -32,7 +32,8 @@ def read_tile_task(path: str | Path) -> TileTask:
         nodes = read_table(path.with_name(stem + NODES), ("Id", "Op"), "node").rows
         ends = ("StartNodeId", "EndNodeId")
         edges = [
-            tuple(row.get(end) for end in ends) for _, row in read_table(path.with_name(stem + EDGES), ends, "edge").rows
+            tuple(row.get(end) for end in ends)
+            for _, row in read_table(path.with_name(stem + EDGES), ends, "edge").rows
         ]
         return _task(stem, [_from_row(row) for _, row in nodes], edges, path)
     content = read_json(path)
