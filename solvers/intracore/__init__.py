@@ -1,0 +1,1 @@
+"""Solvers of tile operations inside one core."""
