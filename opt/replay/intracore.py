@@ -14,7 +14,7 @@ import numpy as np
 from instances.intracore import COUNTED, SINGLE, Pipe, Place, TileAnswer, TileTask, spill_cycles
 
 MOST_FAULTS = 100
-"""Broken rules that are collected before the replay stops looking."""
+"""Broken rules that a verdict lists at most."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ class TileVerdict:
         """True where no rule is broken."""
         return not self.faults
 
+    def objective(self, problem: int) -> int:
+        """What a sub-problem asks for: residency, extra traffic or time."""
+        return {1: self.residency, 2: self.traffic, 3: self.makespan}[problem]
+
 
 @dataclass
 class _Memory:
@@ -86,9 +90,12 @@ class _Walk:
         """Take cells at an offset; when they are free. Faults are noted, and nothing is taken."""
         one = self.task.buffer[buffer]
         if offset is None:
-            self.note(f"buffer {buffer} has no offset")
+            self.note(f"node {node}: buffer {buffer} has no offset")
             return 0
         memory = self.memories[one.place]
+        if offset < 0:
+            self.note(f"node {node}: buffer {buffer} starts {-offset} units before {one.place}")
+            return 0
         if offset + one.size > len(memory.owner):
             self.note(
                 f"node {node}: buffer {buffer} ends {offset + one.size - len(memory.owner)} units beyond {one.place}"
@@ -216,7 +223,7 @@ def _replay(walk: _Walk, answer: TileAnswer) -> dict[int, int]:
         before.setdefault(second, []).append(first)
     free_pipe = dict.fromkeys(Pipe, 0)
     starts: dict[int, int] = {}
-    out: set[int] = set()  # buffers in main memory
+    out: dict[int, int] = {}  # buffer in main memory -> the spill that moved it there
     for node in answer.order:
         ready = max((walk.end.get(other, 0) for other in before.get(node, ())), default=0)
         pipe, cycles = None, 0
@@ -237,8 +244,9 @@ def _replay(walk: _Walk, answer: TileAnswer) -> dict[int, int]:
                     walk.note(f"node {node} uses buffer {used}, which is in main memory")
                 ready = max(ready, walk.since.get(used, 0))
         else:
-            spill = answer.spills[(node - task.count) // 2]
-            buffer, back = spill.buffer, (node - task.count) % 2 == 1
+            number, back = (node - task.count) // 2, (node - task.count) % 2 == 1
+            spill = answer.spills[number]
+            buffer = spill.buffer
             one = task.buffer[buffer]
             cycles = 0 if not back and buffer in task.backed else spill_cycles(one.size)
             pipe = Pipe.MTE2 if back else Pipe.MTE3
@@ -247,12 +255,15 @@ def _replay(walk: _Walk, answer: TileAnswer) -> dict[int, int]:
             if back:
                 if buffer not in out:
                     walk.note(f"node {node} brings buffer {buffer} back, which is not in main memory")
-                out.discard(buffer)
+                elif out[buffer] != number:
+                    moved = task.count + 2 * out[buffer]
+                    walk.note(f"node {node} brings buffer {buffer} back, which node {moved} of another spill moved out")
+                out.pop(buffer, None)
                 ready = max(ready, walk.since.get(buffer, 0), walk.claim(buffer, spill.offset, node, "IN"))
             else:
                 if buffer in out:
                     walk.note(f"node {node} moves buffer {buffer} out, which is in main memory already")
-                out.add(buffer)
+                out[buffer] = number
                 ready = max(ready, walk.last_use.get(buffer, 0), walk.since.get(buffer, 0))
         if pipe is not None:
             ready = max(ready, free_pipe[pipe])
@@ -264,7 +275,7 @@ def _replay(walk: _Walk, answer: TileAnswer) -> dict[int, int]:
             walk.since[buffer] = end
         elif node in frees:
             walk.release(buffer, end, "FREE")
-            del walk.since[buffer]
+            walk.since.pop(buffer, None)  # not there where FREE stands before ALLOC
         elif node in task.operation:
             for used in task.operation[node].buffers:
                 walk.last_use[used] = max(walk.last_use.get(used, 0), end)
