@@ -13,17 +13,16 @@ from pydantic import ValidationError
 
 from instances.build import MAX_GROUP, build_instance
 from instances.catalogue import ModelConfig, load_model, model_names
-from instances.documents import first_problem, parse, read_document, read_json, write_document
+from instances.documents import first_problem, read_document, write_document
 from instances.errors import InputError, InvalidScheduleError, NoScheduleError, TilewrightError
 from instances.estimate import Estimate, estimate
 from instances.generate import Phase, Precision, build_graph
 from instances.instance import Instance
-from instances.intracore_files import is_tile_task
 from instances.library import DTYPES, KERNELS, Request, Unmodelled, parse_attributes
 from instances.machine import Machine, load_machine, machine_names
 from instances.plan import Plan
+from instances.published import read_instance
 from instances.schedule import Proof, Schedule, Status
-from instances.subgraphs import is_subgraph_problem
 from opt.history import search_points
 from opt.pictures import picture_of
 from opt.replay import Replay, replay
@@ -413,11 +412,7 @@ def _check_warm_start(instance: Instance, schedule: Schedule) -> None:
 
 def load_instance(path: str | Path) -> Instance:
     """Read and check an instance; :class:`InputError` that names file, place and remedy where it is not one."""
-    content = read_json(path)
-    for kind, is_one in (("task of tile operations", is_tile_task), ("two-level graph problem", is_subgraph_problem)):
-        if is_one(content):
-            raise InputError(f"{path}: is a {kind}, no instance; that goes with solve and validate alone")
-    return parse(Instance, content, path)
+    return read_instance(path)
 
 
 def load_schedule(path: str | Path) -> Schedule:

@@ -125,7 +125,7 @@ def judged(task: TileTask, result: TileResult, rules: Rules) -> TileVerdict:
 
 
 def literal_makespan(task: TileTask, answer: TileAnswer, rules: Rules) -> int:
-    """Time (cycles) under the statement's letter: FREE holds back ALLOC alone. It is not safe; see the judge's rules."""
+    """Time (cycles) by the statement's letter, in which FREE alone holds back ALLOC; see :class:`Rules`."""
     return judge_tiles(task, answer, replace(rules, reuse="literal")).makespan
 
 
