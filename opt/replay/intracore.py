@@ -9,8 +9,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-
 from instances.intracore import COUNTED, SINGLE, Pipe, Place, TileAnswer, TileTask, spill_cycles
 
 MOST_FAULTS = 100
@@ -66,8 +64,8 @@ class TileVerdict:
 class _Memory:
     """Cells of one memory: whose they are (-1: nobody's), and when they were last released."""
 
-    owner: np.ndarray
-    released: np.ndarray
+    owner: list[int]
+    released: list[int]
 
 
 @dataclass
@@ -102,14 +100,14 @@ class _Walk:
             )
             return 0
         cells = slice(offset, offset + one.size)
-        for other in sorted({int(o) for o in np.unique(memory.owner[cells])} - {-1}):
-            shared = int((memory.owner[cells] == other).sum())
+        for other in sorted(set(memory.owner[cells]) - {-1}):
+            shared = memory.owner[cells].count(other)
             self.note(f"node {node}: buffers {other} and {buffer} share {shared} units of {one.place}")
-        memory.owner[cells] = buffer
+        memory.owner[cells] = [buffer] * one.size
         self.at[buffer] = offset
         if self.rules.reuse == "literal" and kind != "ALLOC":
             return 0
-        return int(memory.released[cells].max())
+        return max(memory.released[cells])
 
     def release(self, buffer: int, when: int, kind: str) -> None:
         """Give cells back."""
@@ -119,9 +117,9 @@ class _Walk:
         offset = self.at.pop(buffer)
         memory = self.memories[one.place]
         cells = slice(offset, offset + one.size)
-        memory.owner[cells][memory.owner[cells] == buffer] = -1
+        memory.owner[cells] = [-1 if other == buffer else other for other in memory.owner[cells]]
         if self.rules.reuse == "all" or kind == "FREE":
-            memory.released[cells] = np.maximum(memory.released[cells], when)
+            memory.released[cells] = [max(earlier, when) for earlier in memory.released[cells]]
 
 
 def judge_tiles(task: TileTask, answer: TileAnswer, rules: Rules | None = None) -> TileVerdict:
@@ -129,7 +127,7 @@ def judge_tiles(task: TileTask, answer: TileAnswer, rules: Rules | None = None) 
     rules = rules or Rules()
     walk = _Walk(task, rules)
     for place, size in task.capacity.items():
-        walk.memories[place] = _Memory(np.full(size, -1, np.int64), np.zeros(size, np.int64))
+        walk.memories[place] = _Memory([-1] * size, [0] * size)
     _check_nodes(walk, answer)
     if walk.faults:
         return TileVerdict(0, 0, 0, {}, tuple(walk.faults))
