@@ -22,6 +22,7 @@ from instances.documents import Frozen, canonical_json, digest
 Index = Annotated[int, Field(ge=0, le=2**31)]
 Units = Annotated[int, Field(gt=0, le=2**31)]
 Cycles = Annotated[int, Field(ge=0, le=2**40)]
+Offset = Annotated[int, Field(ge=-(2**31), le=2**31)]
 
 MOST_NODES = 200_000
 """Largest task; the contest's largest has about 36,000 nodes."""
@@ -111,30 +112,46 @@ class TileTask(Frozen):
     def _check(self) -> Self:
         count = self.count
         if count > MOST_NODES:
-            raise ValueError(f"{count} nodes are more than the {MOST_NODES} that are read")
+            raise ValueError(f"{count} nodes are more than the {MOST_NODES} that are read; split the task")
         seen = [op.id for op in self.operations] + [node for b in self.buffers for node in (b.alloc, b.free)]
         odd = [node for node, times in Counter(seen).items() if node >= count or times > 1]
         if odd:
-            raise ValueError(f"nodes are not numbered 0 to {count - 1}, each once; see node {min(odd)}")
+            node = min(odd)
+            what = f"node {node} is there twice" if node < count else f"there is a node {node}"
+            raise ValueError(f"{what}, but {count} nodes are numbered 0 to {count - 1}, each once; number them so")
         if len(self.buffer) != len(self.buffers):
-            raise ValueError("a buffer is allocated twice")
+            twice = next(b for b, times in Counter(one.id for one in self.buffers).items() if times > 1)
+            raise ValueError(f"buffer {twice} is allocated twice; give it one ALLOC")
         for op in self.operations:
             for buffer in op.buffers:
                 if buffer not in self.buffer:
-                    raise ValueError(f"node {op.id} uses buffer {buffer}, which nothing allocates")
+                    raise ValueError(f"node {op.id} uses buffer {buffer}, which nothing allocates; give it an ALLOC")
         for one in self.buffers:
-            if one.size > self.capacity.get(one.place, 0):
-                raise ValueError(f"buffer {one.id} has {one.size} units, {one.place} {self.capacity.get(one.place, 0)}")
+            room = self.capacity.get(one.place, 0)
+            if one.size > room:
+                raise ValueError(f"buffer {one.id} has {one.size} units, {one.place} only {room}; cut it into parts")
         allocs = {one.alloc for one in self.buffers}
         frees = {one.free for one in self.buffers}
         for before, after in self.edges:
             if max(before, after) >= count:
-                raise ValueError(f"edge {before} -> {after} names a node beyond {count - 1}")
+                raise ValueError(f"edge {before} -> {after} names a node beyond {count - 1}; mend or remove it")
             if after in allocs or before in frees:
-                raise ValueError(f"edge {before} -> {after} leads into an ALLOC or out of a FREE")
+                raise ValueError(f"edge {before} -> {after} leads into an ALLOC or out of a FREE; remove it")
         if len(self.order) != len(self.operations):
-            raise ValueError("the graph has a cycle")
+            raise ValueError(f"the edges {self._cycle()} make a cycle; remove one of them")
         return self
+
+    def _cycle(self) -> str:
+        """A cycle in words, of a graph that has one."""
+        left = set(self.operation) - set(self.order)
+        path = [min(left)]
+        while path[-1] not in path[:-1]:  # whoever is left waits for somebody who is left
+            path.append(min(self.waits[path[-1]] & left))
+        found = path[path.index(path[-1]) :][::-1]
+        names = [str(node) for node in found]
+        if len(names) > 8:
+            names = [*names[:4], "...", *names[-3:]]
+        return " -> ".join(names)
 
     @cached_property
     def count(self) -> int:
@@ -222,16 +239,16 @@ class Spill(Frozen):
     """A buffer that is moved out and comes back at an offset."""
 
     buffer: Index
-    offset: Annotated[int, Field(ge=0)]
+    offset: Offset
 
 
 class TileAnswer(Frozen):
     """An order of all nodes, offsets, and spills.
 
     Spill ``k`` (from 0) adds node ``count + 2 * k`` (out, on MTE3) and ``count + 2 * k + 1`` (back, on MTE2). An answer
-    to sub-problem 1 is an order alone.
+    to sub-problem 1 is an order alone. Offsets may be negative here: that they must not is a rule, for the judge.
     """
 
     order: tuple[Index, ...]
-    offsets: dict[int, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    offsets: dict[Index, Offset] = Field(default_factory=dict)
     spills: tuple[Spill, ...] = ()

@@ -9,12 +9,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-
 from instances.intracore import COUNTED, SINGLE, Pipe, Place, TileAnswer, TileTask, spill_cycles
 
 MOST_FAULTS = 100
-"""Broken rules that are collected before the replay stops looking."""
+"""Broken rules that a verdict lists at most."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +55,17 @@ class TileVerdict:
         """True where no rule is broken."""
         return not self.faults
 
+    def objective(self, problem: int) -> int:
+        """What a sub-problem asks for: residency, extra traffic or time."""
+        return {1: self.residency, 2: self.traffic, 3: self.makespan}[problem]
+
 
 @dataclass
 class _Memory:
     """Cells of one memory: whose they are (-1: nobody's), and when they were last released."""
 
-    owner: np.ndarray
-    released: np.ndarray
+    owner: list[int]
+    released: list[int]
 
 
 @dataclass
@@ -86,23 +88,26 @@ class _Walk:
         """Take cells at an offset; when they are free. Faults are noted, and nothing is taken."""
         one = self.task.buffer[buffer]
         if offset is None:
-            self.note(f"buffer {buffer} has no offset")
+            self.note(f"node {node}: buffer {buffer} has no offset")
             return 0
         memory = self.memories[one.place]
+        if offset < 0:
+            self.note(f"node {node}: buffer {buffer} starts {-offset} units before {one.place}")
+            return 0
         if offset + one.size > len(memory.owner):
             self.note(
                 f"node {node}: buffer {buffer} ends {offset + one.size - len(memory.owner)} units beyond {one.place}"
             )
             return 0
         cells = slice(offset, offset + one.size)
-        for other in sorted({int(o) for o in np.unique(memory.owner[cells])} - {-1}):
-            shared = int((memory.owner[cells] == other).sum())
+        for other in sorted(set(memory.owner[cells]) - {-1}):
+            shared = memory.owner[cells].count(other)
             self.note(f"node {node}: buffers {other} and {buffer} share {shared} units of {one.place}")
-        memory.owner[cells] = buffer
+        memory.owner[cells] = [buffer] * one.size
         self.at[buffer] = offset
         if self.rules.reuse == "literal" and kind != "ALLOC":
             return 0
-        return int(memory.released[cells].max())
+        return max(memory.released[cells])
 
     def release(self, buffer: int, when: int, kind: str) -> None:
         """Give cells back."""
@@ -112,9 +117,9 @@ class _Walk:
         offset = self.at.pop(buffer)
         memory = self.memories[one.place]
         cells = slice(offset, offset + one.size)
-        memory.owner[cells][memory.owner[cells] == buffer] = -1
+        memory.owner[cells] = [-1 if other == buffer else other for other in memory.owner[cells]]
         if self.rules.reuse == "all" or kind == "FREE":
-            memory.released[cells] = np.maximum(memory.released[cells], when)
+            memory.released[cells] = [max(earlier, when) for earlier in memory.released[cells]]
 
 
 def judge_tiles(task: TileTask, answer: TileAnswer, rules: Rules | None = None) -> TileVerdict:
@@ -122,7 +127,7 @@ def judge_tiles(task: TileTask, answer: TileAnswer, rules: Rules | None = None) 
     rules = rules or Rules()
     walk = _Walk(task, rules)
     for place, size in task.capacity.items():
-        walk.memories[place] = _Memory(np.full(size, -1, np.int64), np.zeros(size, np.int64))
+        walk.memories[place] = _Memory([-1] * size, [0] * size)
     _check_nodes(walk, answer)
     if walk.faults:
         return TileVerdict(0, 0, 0, {}, tuple(walk.faults))
@@ -216,7 +221,7 @@ def _replay(walk: _Walk, answer: TileAnswer) -> dict[int, int]:
         before.setdefault(second, []).append(first)
     free_pipe = dict.fromkeys(Pipe, 0)
     starts: dict[int, int] = {}
-    out: set[int] = set()  # buffers in main memory
+    out: dict[int, int] = {}  # buffer in main memory -> the spill that moved it there
     for node in answer.order:
         ready = max((walk.end.get(other, 0) for other in before.get(node, ())), default=0)
         pipe, cycles = None, 0
@@ -237,8 +242,9 @@ def _replay(walk: _Walk, answer: TileAnswer) -> dict[int, int]:
                     walk.note(f"node {node} uses buffer {used}, which is in main memory")
                 ready = max(ready, walk.since.get(used, 0))
         else:
-            spill = answer.spills[(node - task.count) // 2]
-            buffer, back = spill.buffer, (node - task.count) % 2 == 1
+            number, back = (node - task.count) // 2, (node - task.count) % 2 == 1
+            spill = answer.spills[number]
+            buffer = spill.buffer
             one = task.buffer[buffer]
             cycles = 0 if not back and buffer in task.backed else spill_cycles(one.size)
             pipe = Pipe.MTE2 if back else Pipe.MTE3
@@ -247,12 +253,15 @@ def _replay(walk: _Walk, answer: TileAnswer) -> dict[int, int]:
             if back:
                 if buffer not in out:
                     walk.note(f"node {node} brings buffer {buffer} back, which is not in main memory")
-                out.discard(buffer)
+                elif out[buffer] != number:
+                    moved = task.count + 2 * out[buffer]
+                    walk.note(f"node {node} brings buffer {buffer} back, which node {moved} of another spill moved out")
+                out.pop(buffer, None)
                 ready = max(ready, walk.since.get(buffer, 0), walk.claim(buffer, spill.offset, node, "IN"))
             else:
                 if buffer in out:
                     walk.note(f"node {node} moves buffer {buffer} out, which is in main memory already")
-                out.add(buffer)
+                out[buffer] = number
                 ready = max(ready, walk.last_use.get(buffer, 0), walk.since.get(buffer, 0))
         if pipe is not None:
             ready = max(ready, free_pipe[pipe])
@@ -264,7 +273,7 @@ def _replay(walk: _Walk, answer: TileAnswer) -> dict[int, int]:
             walk.since[buffer] = end
         elif node in frees:
             walk.release(buffer, end, "FREE")
-            del walk.since[buffer]
+            walk.since.pop(buffer, None)  # not there where FREE stands before ALLOC
         elif node in task.operation:
             for used in task.operation[node].buffers:
                 walk.last_use[used] = max(walk.last_use.get(used, 0), end)
