@@ -185,7 +185,8 @@ def convolutions(channels: int = 2, levels: int = 3, units: int = 384, weight_un
     """Convolutions down a pyramid and up again, with sums that are partial over input channels and with skips.
 
     ``channels`` tiles of ``units`` each at the top; a level down has tiles of a quarter. Every output tile sums over
-    all input tiles in a buffer four times its size; weights come by COPY_IN and MOVE, one per pair of tiles. Skips join on the way up by CONV_ADD.
+    all input tiles in a buffer four times its size; weights come by COPY_IN and MOVE, one per
+    pair of tiles. Skips join on the way up by CONV_ADD.
     """
     _counted(channels=channels, levels=levels, units=units, weight_units=weight_units)
     if 6 * units + weight_units > CAPACITY[Place.L1]:

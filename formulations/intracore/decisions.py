@@ -1,7 +1,7 @@
 """What is decided about a task of tile operations, apart from how it is written down: order, stays, addresses.
 
-A buffer's *stay* is a time over which it lies in its memory: the first from its ALLOC, each later one from a spill's way
-back, until the next spill's way out, or FREE. Stays that nobody uses are never worth having and are dropped.
+A buffer's *stay* is a time over which it lies in its memory: the first from its ALLOC, each later one from a spill's
+way back, until the next spill's way out, or FREE. Stays that nobody uses are never worth having and are dropped.
 """
 
 from __future__ import annotations
@@ -96,11 +96,10 @@ def decisions_of(task: TileTask, answer: TileAnswer) -> Decisions:
     for kind, what, place in raw:
         if kind == OPERATION:
             steps.append((kind, what, 0))
-        elif (new := number.get((what, place))) is not None:
-            if kind == BACK and new:
-                steps.append((kind, what, new))
-            elif kind == OUT and new + 1 < len(stays[what]):
-                steps.append((kind, what, new))
+            continue
+        new = number.get((what, place), -1)
+        if (kind == BACK and new > 0) or (kind == OUT and 0 <= new < len(stays[what]) - 1):
+            steps.append((kind, what, new))
     return Decisions(tuple(steps), stays)
 
 

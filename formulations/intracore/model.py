@@ -369,19 +369,21 @@ class TileModel:
             self.model.add_no_overlap([self._span(self.stays[b][0], f"t{b}") for b in members])
 
     def _traffic(self) -> cp_model.LinearExprT:
-        total: cp_model.LinearExprT = 0
-        for buffer, listed in self.stays.items():
-            for stay in listed[1:]:
-                total = total + self.task.traffic_of_spill(buffer) * stay.present
-        return total
+        terms = [
+            (stay.present, self.task.traffic_of_spill(buffer))
+            for buffer, listed in self.stays.items()
+            for stay in listed
+            if stay.present is not None
+        ]
+        return cp_model.LinearExpr.weighted_sum([flag for flag, _ in terms], [price for _, price in terms])
 
     def _objective(self) -> None:
         traffic = self._traffic()
-        if self.most_traffic is not None and not isinstance(traffic, int):
+        if self.most_traffic is not None:
             self.model.add(traffic <= self.most_traffic)
-        if self.problem == 1:
+        if self.peak is not None:
             self.model.minimize(self.peak)
-        elif self.problem == 2:
-            self.model.minimize(traffic)
-        else:
+        elif self.makespan is not None:
             self.model.minimize(self.makespan)
+        else:
+            self.model.minimize(traffic)

@@ -90,11 +90,8 @@ def hint(m: TileModel, answer: TileAnswer) -> bool:
 def values_of(m: TileModel, decisions: Decisions) -> dict[int, int] | None:
     """Values of all variables, by index."""
     if m.problem < 3:
-        if m.problem == 1:
-            stays = {b: (Stay(frozenset(m.task.users[b])),) for b in m.used}
-        else:
-            stays = dict(decisions.stays)
-        decisions = in_order(m.task, decisions.operations, stays)
+        whole = {b: (Stay(frozenset(m.task.users[b])),) for b in m.used}
+        decisions = in_order(m.task, decisions.operations, whole if m.problem == 1 else decisions.stays)
     if any(len(listed) > m.stay_count[buffer] for buffer, listed in decisions.stays.items()):
         return None
     traffic = traffic_of(m.task, decisions.stays)

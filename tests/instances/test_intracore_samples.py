@@ -31,9 +31,7 @@ def coloured(task: TileTask) -> Counter[int]:
     classes = 0
     while len(set(colours.values())) > classes:
         classes = len(set(colours.values()))
-        seen = {
-            node: [tuple(sorted(colours[o] for o in ways[node])) for ways in (after, before)] for node in colours
-        }
+        seen = {node: [tuple(sorted(colours[o] for o in ways[node])) for ways in (after, before)] for node in colours}
         colours = {node: hash((colour, *seen[node])) for node, colour in colours.items()}
     return Counter(colours.values())
 

@@ -1,0 +1,316 @@
+"""Least residency of a task of tile operations: proven lower bounds on the peak of L1 and UB in sub-problem 1.
+
+Whatever the order, a buffer is live from its first user to its last. Let S be the operations before some moment. An
+order of sub-problem 1 has one live buffer in each of L0A, L0B and L0C, so while an operation that uses an L0 buffer
+runs, any other buffer of that memory has all its users in S, or none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from ortools.graph.python import max_flow
+
+from instances.intracore import COUNTED, SINGLE, Place, TileTask
+
+Mask = int
+"""Buffers as bits."""
+
+MOST_CLASSES = 700
+"""Classes of buffers up to which ends are compared two by two."""
+
+
+class Lives:
+    """Users of buffers with the operations before and after them; ``places`` are the memories that are summed up.
+
+    ``single``: memories that hold one live buffer at a time.
+    """
+
+    def __init__(self, task: TileTask, places: Iterable[Place] = COUNTED, single: Iterable[Place] = SINGLE) -> None:
+        self.task = task
+        self.counted = [one.id for one in task.buffers if one.place in tuple(places) and task.users[one.id]]
+        self.single = tuple(single)
+        self.bit = {buffer: place for place, buffer in enumerate(self.counted)}
+        self.size = {buffer: task.buffer[buffer].size for buffer in self.counted}
+        self.named = {op.id: tuple(dict.fromkeys(op.buffers)) for op in task.operations}
+        self.place = {one.id: one.place for one in task.buffers}
+        self.after: dict[int, list[int]] = {node: [] for node in task.order}
+        for node, before in task.waits.items():
+            for other in before:
+                self.after[other].append(node)
+
+    def own(self, node: int) -> int:
+        """Units that an operation itself needs in the memories that are summed up."""
+        return sum(self.size.get(buffer, 0) for buffer in self.named[node])
+
+    def _gather(self, order: Sequence[int], near: Mapping[int, Iterable[int]]) -> dict[int, Mask]:
+        found: dict[int, Mask] = {}
+        for node in order:
+            mask = 0
+            for buffer in self.named[node]:
+                if buffer in self.bit:
+                    mask |= 1 << self.bit[buffer]
+            for other in near[node]:
+                mask |= found[other]
+            found[node] = mask
+        return found
+
+    @cached_property
+    def touched(self) -> dict[int, Mask]:
+        """Buffers that an operation or one that it waits for uses."""
+        return self._gather(self.task.order, self.task.waits)
+
+    @cached_property
+    def needed(self) -> dict[int, Mask]:
+        """Buffers that an operation or one that waits for it uses."""
+        return self._gather(tuple(reversed(self.task.order)), self.after)
+
+    def places_of(self, node: int) -> frozenset[Place]:
+        """Memories with one live buffer of which an operation uses one."""
+        return frozenset(self.place[b] for b in self.named[node]) & frozenset(self.single)
+
+
+def cut_bound(lives: Lives, deadline: float, most: int = 400) -> int:
+    """The largest, over operations v, of the least that is live while v runs; by minimum cuts.
+
+    While v runs, S holds what v waits for, neither v nor what waits for it, and with each operation all that this one
+    waits for. Live are v's buffers, and each other buffer with a user in S and a user outside. Where v uses a buffer of
+    L0A (L0B, L0C) and these hold one live buffer at a time, the users of any other buffer of that memory are all in S
+    or all outside. The cheapest such S is a minimum cut: nodes for operations and, for each buffer, one that is on S's
+    side when a user is (open) and one that may be there only when all users are (done), and an arc from open to done
+    with the buffer's size. Every order runs every v, so the largest of these values bounds its peak from below.
+
+    At most ``most`` operations are tried, those first whose S grown from what v waits for costs most.
+    """
+    task = lives.task
+    best = max((lives.own(node) for node in task.order), default=0)
+    ranked = []
+    for node in task.order:
+        if time.monotonic() > deadline:
+            break
+        if (easy := _grown(lives, node)) > best:
+            ranked.append((easy, node))
+    ranked.sort(reverse=True)
+    cuts = _Cuts(lives)
+    for easy, node in ranked[:most]:
+        if easy <= best or time.monotonic() > deadline:
+            break
+        best = max(best, cuts.least(node) or 0)
+    return best
+
+
+def _grown(lives: Lives, node: int) -> int:
+    """What is live while an operation runs where S is as small as it can be: at least its minimum cut."""
+    task = lives.task
+    tied = lives.places_of(node)
+    mine = lives.named[node]
+    inside: set[int] = set()
+    stack = list(task.waits[node])
+    opened: dict[int, int] = {}
+    while stack:
+        one = stack.pop()
+        if one in inside:
+            continue
+        inside.add(one)
+        stack += [other for other in task.waits[one] if other not in inside]
+        for buffer in lives.named[one]:
+            if buffer in lives.size:
+                opened[buffer] = opened.get(buffer, 0) + 1
+            elif lives.place[buffer] in tied and buffer not in mine:
+                stack += task.users[buffer]
+    live = {buffer for buffer, count in opened.items() if count < len(task.users[buffer])}
+    return lives.own(node) + sum(lives.size[buffer] for buffer in live if buffer not in mine)
+
+
+class _Cuts:
+    """Arcs of the minimum cuts of :func:`cut_bound`, apart from those that depend on the operation."""
+
+    def __init__(self, lives: Lives) -> None:
+        self.lives = lives
+        task = lives.task
+        self.node = {node: place for place, node in enumerate(task.order)}
+        count = len(self.node)
+        self.source, self.sink = count, count + 1
+        count += 2
+        total = sum(lives.size.values())
+        self.never = 2 * total + 1
+        arcs: list[tuple[int, int, int, int, int]] = []  # tail, head, capacity, buffer, number of the memory
+        for node, before in task.waits.items():
+            arcs += [(self.node[node], self.node[other], self.never, -1, -1) for other in before]
+        for buffer, users in task.users.items():
+            place = lives.place[buffer]
+            ends = [self.node[user] for user in users]
+            if buffer in lives.size and len(users) > 1:
+                opened, done = count, count + 1
+                count += 2
+                arcs.append((opened, done, lives.size[buffer], buffer, -1))
+                arcs += [(end, opened, self.never, buffer, -1) for end in ends]
+                arcs += [(done, end, self.never, buffer, -1) for end in ends]
+            elif place in lives.single and len(users) > 1:
+                number = lives.single.index(place)
+                ring = zip(ends, [*ends[1:], ends[0]], strict=True)
+                arcs += [(tail, head, self.never, buffer, number) for tail, head in ring]
+        self.arcs = np.array(arcs, dtype=np.int64).reshape(-1, 5)
+
+    def least(self, node: int) -> int | None:
+        """Least that is live while an operation runs; ``None`` where it cannot run at all."""
+        lives = self.lives
+        tied = [number for number, place in enumerate(lives.single) if place in lives.places_of(node)]
+        arcs = self.arcs
+        keep = ~np.isin(arcs[:, 3], lives.named[node]) & ((arcs[:, 4] < 0) | np.isin(arcs[:, 4], tied))
+        chosen = arcs[keep]
+        flow = max_flow.SimpleMaxFlow()
+        flow.add_arcs_with_capacity(chosen[:, 0], chosen[:, 1], chosen[:, 2])
+        for before in lives.task.waits[node]:
+            flow.add_arc_with_capacity(self.source, self.node[before], self.never)
+        for after in (node, *lives.after[node]):
+            flow.add_arc_with_capacity(self.node[after], self.sink, self.never)
+        flow.add_arc_with_capacity(self.source, self.sink, 0)
+        if flow.solve(self.source, self.sink) != flow.OPTIMAL:
+            return None
+        value = int(flow.optimal_flow())
+        return None if value >= self.never else value + lives.own(node)
+
+
+def first_end_bound(lives: Lives, deadline: float) -> int:
+    """Least residency by the buffers that end first, or, in an order read backwards, that begin last.
+
+    Operations that share an L0 buffer make a group. A pivot uses a buffer of every L0 memory that the task has. While a
+    pivot of group M runs, every other group is in S or outside of it as a whole; so groups with pivots come one
+    after another, M_1, M_2, ... Look at the last pivot of M_t. A buffer is live there if In has it for a group up to
+    M_t and Out has it for a later one, where In(M) has what the pivots of M and all that they wait for use, and Out(M)
+    what M and all that waits for it use. That is all the proof of :func:`two_ends` needs. Backwards in time, the same
+    holds with first pivots, what waits for them, and what M waits for.
+    """
+    groups = _groups(lives)
+    if len(groups) < 2:
+        return 0
+    best = 0
+    for first, second in ((lives.touched, lives.needed), (lives.needed, lives.touched)):
+        ins, outs = [], []
+        for members, pivots in groups:
+            mask = 0
+            for node in pivots:
+                mask |= first[node]
+            ins.append(mask)
+            mask = 0
+            for node in members:
+                mask |= second[node]
+            outs.append(mask)
+        best = max(best, two_ends(ins, outs, [lives.size[b] for b in lives.counted], deadline))
+    return best
+
+
+def _groups(lives: Lives) -> list[tuple[list[int], list[int]]]:
+    """Groups of operations that share buffers of the L0 memories, with their pivots; those that have a pivot."""
+    task = lives.task
+    root = {node: node for node in task.order}
+
+    def find(node: int) -> int:
+        while root[node] != node:
+            root[node] = root[root[node]]
+            node = root[node]
+        return node
+
+    there = {lives.place[b] for b, users in task.users.items() if users} & set(lives.single)
+    for buffer, users in task.users.items():
+        if lives.place[buffer] in there:
+            for user in users[1:]:
+                root[find(user)] = find(users[0])
+    members: dict[int, list[int]] = {}
+    pivots: dict[int, list[int]] = {}
+    for node in task.order:
+        members.setdefault(find(node), []).append(node)
+        if there and lives.places_of(node) == there:
+            pivots.setdefault(find(node), []).append(node)
+    return [(members[one], found) for one, found in pivots.items()]
+
+
+def two_ends(ins: Sequence[Mask], outs: Sequence[Mask], sizes: Sequence[int], deadline: float) -> int:
+    """Least peak of any order M_1, M_2, ... of groups, by the two buffers of a watched set that end first.
+
+    A buffer b is live at t if In(M_s) has it for some s <= t and Out(M_s) for some s > t; it ends at the last t with b
+    in Out(M_t). Watch a set of buffers. Let D be those that end first, at t, b one of D, and O(b) the groups whose Out
+    has b: all of O(b) is in M_1..M_t, M_t is one of O(b), and D lies in Out(M_t).
+
+    * Nothing watched ended before t: at t - 1, all that In of O(b) without M_t has is live; for every b in D.
+    * At t, all that In of O(b) has is live, for every b in D, but for D itself.
+    * Nothing ends from t until the next end, at u, of some c: so at u - 1, D apart, all that In of O(b) has is live,
+      and with it all that In of O(c) without M_u has.
+
+    Buffers that are in In and in Out of the same groups end together and make a class. If D is one class, the third
+    line holds for it with some c of another; otherwise the first and the second hold for two classes of D, of which one
+    M_t is in both O. The least of all these values is the bound, for any watched set; sets are tried that are left
+    when the class with the least size of all that In of O(b) has is no longer watched, again and again.
+    """
+    signature: dict[tuple[int, int], list[int]] = {}
+    for place in range(len(sizes)):
+        key = (
+            sum((m >> place & 1) << k for k, m in enumerate(ins)),
+            sum((m >> place & 1) << k for k, m in enumerate(outs)),
+        )
+        if key[0] and key[1]:
+            signature.setdefault(key, []).append(place)
+    classes = list(signature)
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        return 0
+    weight = np.array([sum(sizes[place] for place in signature[key]) for key in classes], dtype=np.int64)
+    count = len(ins)
+    has_in = np.array([[key[0] >> k & 1 for key in classes] for k in range(count)], dtype=bool)
+    has_out = np.array([[key[1] >> k & 1 for key in classes] for k in range(count)], dtype=bool)
+    watched = np.arange(len(classes))
+    times = has_out.T.astype(np.int64) @ has_in.astype(np.int64)  # class b, class x: groups of O(b) with x in In
+    best, step = 0, max(1, len(classes) // 40)
+    while len(watched) >= 2 and time.monotonic() < deadline:
+        part = np.ix_(watched, watched)
+        heavy = (times[part] > 0) @ weight[watched]
+        if int(weight[watched].sum()) <= best:
+            break
+        best = max(best, _two_ends(has_in[:, watched], has_out[:, watched], times[part], weight[watched]))
+        watched = np.delete(watched, np.argsort(heavy, kind="stable")[:step])
+    return best
+
+
+def _two_ends(has_in: np.ndarray, has_out: np.ndarray, times: np.ndarray, weight: np.ndarray) -> int:
+    """The bound of :func:`two_ends` for one watched set; rows are groups, columns classes."""
+    count = len(weight)
+    every = times > 0
+    rest = ~every  # first class, class: not in In of O(first)
+    np.fill_diagonal(rest, True)
+    base = every.copy()
+    np.fill_diagonal(base, False)
+    held = base @ weight
+    free = rest.astype(np.int64) * weight
+    free[np.arange(count), np.arange(count)] = 0  # what ended does not count
+    least = np.iinfo(np.int64).max
+    for second in range(count):  # D is one class, the next end is that of `second`
+        groups = np.flatnonzero(has_out[:, second])
+        more = free @ every[second].astype(np.int64)
+        once = (times[second] == 1) & has_in[groups]  # group, class: only this group has it
+        lost = (once.astype(np.int64) @ free.T).max(axis=0)
+        values = held + more - lost
+        values[second] = least
+        least = min(least, int(values.min()))
+        if least <= 0:
+            return 0
+    for group in range(len(has_in)):  # D has two classes, and this group is the last of both
+        there = np.flatnonzero(has_out[group])
+        if len(there) < 2:
+            continue
+        before = (times[there] - has_in[group]) > 0
+        after = every[there] & ~has_out[group]
+        value = np.maximum(_unions(before, weight), _unions(after, weight))
+        np.fill_diagonal(value, least)
+        least = min(least, int(value.min()))
+    return max(least, 0)
+
+
+def _unions(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weight of the union of each two rows."""
+    heavy = rows.astype(np.int64) * weight
+    alone = heavy.sum(axis=1)
+    both = heavy @ rows.astype(np.int64).T
+    return np.asarray(alone[:, None] + alone[None, :] - both)
