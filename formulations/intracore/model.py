@@ -243,7 +243,7 @@ class TileModel:
         task, model = self.task, self.model
         self.makespan = model.new_int_var(0, self.horizon, "makespan")
         queues: dict[Pipe, list[cp_model.IntervalVar]] = {}
-        energy: dict[Pipe, cp_model.LinearExprT] = {}
+        energy: dict[Pipe, cp_model.LinearExpr | int] = {}
         heads: dict[Pipe, int] = {}
         tails: dict[Pipe, int] = {}
         for op in task.operations:
@@ -291,6 +291,13 @@ class TileModel:
             self.follow.append((length, lambda known: known[end.index] - known[begin.index]))
         return stay.span
 
+    def _lies(
+        self, address: cp_model.IntVar, size: int, present: cp_model.IntVar | None, name: str
+    ) -> cp_model.IntervalVar:
+        if present is None:
+            return self.model.new_fixed_size_interval_var(address, size, name)
+        return self.model.new_optional_fixed_size_interval_var(address, size, present, name)
+
     def _memory(self) -> None:
         """No overlap of stays in address x (place or time); their sum stays within the capacity."""
         model = self.model
@@ -311,7 +318,7 @@ class TileModel:
                         stay.address = model.new_int_var(0, fits - size, f"a{buffer}_{k}")
                         if stay.present is not None:
                             model.add(stay.address == 0).only_enforce_if(~stay.present)
-                        low.append(model.new_fixed_size_interval_var(stay.address, size, f"y{buffer}_{k}"))
+                        low.append(self._lies(stay.address, size, stay.present, f"y{buffer}_{k}"))
                         owners.append((buffer, stay))
             model.add_cumulative(spans, sizes, fits)
             if not mixed:

@@ -81,7 +81,7 @@ def hint(m: TileModel, answer: TileAnswer) -> bool:
     known = values_of(m, decisions_of(m.task, answer))
     if known is None:
         return False
-    m.model.clear_hints()
+    m.model.clear_hints()  # type: ignore[no-untyped-call]
     for index, value in known.items():
         m.model.add_hint(m.model.get_int_var_from_proto_index(index), value)
     return True

@@ -14,7 +14,7 @@ from formulations.intracore.model import Problem, TileModel
 from formulations.intracore.reading import hint as hint_answer
 from formulations.intracore.reading import read
 from instances.errors import InfeasibleError
-from instances.intracore import TileAnswer, TileTask
+from instances.intracore import Place, TileAnswer, TileTask
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,20 @@ def value_of(task: TileTask, answer: TileAnswer, problem: Problem) -> int:
     if problem == 1:
         return residency_of(task, decisions.operations)
     return traffic_of(task, decisions.stays) if problem == 2 else makespan_of(task, decisions)
+
+
+def _fits(task: TileTask) -> None:
+    """:class:`InfeasibleError` where the buffers of an operation are larger than their memory."""
+    for op in task.operations:
+        needed: dict[Place, int] = {}
+        for buffer in dict.fromkeys(op.buffers):
+            one = task.buffer[buffer]
+            needed[one.place] = needed.get(one.place, 0) + one.size
+        for place, units in needed.items():
+            if units > task.capacity[place]:
+                raise InfeasibleError(
+                    f"node {op.id} needs {units} units of {place.value}, which has {task.capacity[place]}; cut it smaller"
+                )
 
 
 def solve_exact(
@@ -65,6 +79,8 @@ def solve_exact(
         Spills of one buffer; with it, no bound is given in 2 and 3 unless it is as many as can be of use.
     """
     begun = time.monotonic()
+    if problem > 1:
+        _fits(task)
     model = TileModel(task, problem, most_traffic, most_spills, single_l0, memory_form, order_form)
     if hint is not None:
         hint_answer(model, hint)
