@@ -89,7 +89,7 @@ class _Builder:
             name=name,
             operations=tuple(self.operations),
             buffers=tuple(buffers),
-            edges=tuple(dict.fromkeys(self.edges)),
+            edges=tuple(sorted(set(self.edges))),
         )
 
 

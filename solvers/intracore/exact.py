@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,9 +52,30 @@ def _fits(task: TileTask) -> None:
             needed[one.place] = needed.get(one.place, 0) + one.size
         for place, units in needed.items():
             if units > task.capacity[place]:
-                raise InfeasibleError(
-                    f"node {op.id} needs {units} units of {place.value}, which has {task.capacity[place]}; cut it smaller"
-                )
+                room = task.capacity[place]
+                raise InfeasibleError(f"node {op.id} needs {units} units of {place.value}, which has {room}; cut it")
+
+
+@contextmanager
+def _watching(should_stop: Callable[[], bool] | None, stop: Callable[[], None]) -> Iterator[None]:
+    """Calls ``stop`` while ``should_stop`` says so."""
+    if should_stop is None:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            if should_stop():
+                stop()  # again and again: a search that has not begun yet does not hear it
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def solve_exact(
@@ -64,8 +88,9 @@ def solve_exact(
     most_traffic: int | None = None,
     most_spills: int | None = None,
     single_l0: bool = False,
-    memory_form: Literal["rectangles", "pairs"] = "rectangles",
+    memory_form: Literal["rectangles", "pairs", "slots"] = "rectangles",
     order_form: Literal["places", "different"] = "places",
+    should_stop: Callable[[], bool] | None = None,
 ) -> ExactResult:
     """Solve one sub-problem of a small task; :class:`InfeasibleError` where no answer exists.
 
@@ -77,6 +102,8 @@ def solve_exact(
         Bound on the extra traffic, for sub-problem 3 above all.
     most_spills
         Spills of one buffer; with it, no bound is given in 2 and 3 unless it is as many as can be of use.
+    should_stop
+        Asked every twentieth of a second; where it says so, the best so far is the answer.
     """
     begun = time.monotonic()
     if problem > 1:
@@ -88,13 +115,15 @@ def solve_exact(
     solver.parameters.max_time_in_seconds = max(0.1, time_limit_s - (time.monotonic() - begun))
     solver.parameters.num_workers = workers
     solver.parameters.random_seed = seed
-    status = solver.solve(model.model)
+    with _watching(should_stop, solver.stop_search):
+        status = solver.solve(model.model)
     whole = most_spills is None or most_spills + 1 >= max(map(len, task.users.values()), default=1)
     if status == cp_model.INFEASIBLE and whole:
         raise InfeasibleError(f"{task.name} has no answer within its memories and limits; allow more of either")
     bound = None
     if whole and status in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
-        bound = max(0, math.ceil(solver.best_objective_bound - 1e-6)) // model.scale
+        proven = solver.best_objective_bound
+        bound = max(0, math.ceil(proven - 1e-6)) // model.scale if math.isfinite(proven) else 0
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return ExactResult(None, None, bound, time.monotonic() - begun)
     answer = answer_of(task, read(model, solver.value), addresses=problem > 1)
