@@ -8,7 +8,7 @@ runs, any other buffer of that memory has all its users in S, or none.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,12 @@ from instances.intracore import COUNTED, SINGLE, Place, TileTask
 Mask = int
 """Buffers as bits."""
 
+_ALWAYS, _PLAIN, _WATCHED, _SINGLE = range(4)
+"""Kinds of arcs: whatever is asked; of buffers that are not watched; of those that are; from here on, by memory."""
+
+NEVER = 2**62
+"""Units where something cannot be."""
+
 MOST_CLASSES = 700
 """Classes of buffers up to which ends are compared two by two."""
 
@@ -26,10 +32,16 @@ MOST_CLASSES = 700
 class Lives:
     """Users of buffers with the operations before and after them; ``places`` are the memories that are summed up.
 
-    ``single``: memories that hold one live buffer at a time.
+    ``single``: memories that hold one live buffer at a time. ``backwards``: time runs backwards.
     """
 
-    def __init__(self, task: TileTask, places: Iterable[Place] = COUNTED, single: Iterable[Place] = SINGLE) -> None:
+    def __init__(
+        self,
+        task: TileTask,
+        places: Iterable[Place] = COUNTED,
+        single: Iterable[Place] = SINGLE,
+        backwards: bool = False,
+    ) -> None:
         self.task = task
         self.counted = [one.id for one in task.buffers if one.place in tuple(places) and task.users[one.id]]
         self.single = tuple(single)
@@ -37,10 +49,13 @@ class Lives:
         self.size = {buffer: task.buffer[buffer].size for buffer in self.counted}
         self.named = {op.id: tuple(dict.fromkeys(op.buffers)) for op in task.operations}
         self.place = {one.id: one.place for one in task.buffers}
-        self.after: dict[int, list[int]] = {node: [] for node in task.order}
-        for node, before in task.waits.items():
-            for other in before:
-                self.after[other].append(node)
+        self.order = task.order[::-1] if backwards else task.order
+        before: dict[int, list[int]] = {node: list(task.waits[node]) for node in task.order}
+        after: dict[int, list[int]] = {node: [] for node in task.order}
+        for node, waits in task.waits.items():
+            for other in waits:
+                after[other].append(node)
+        self.before, self.after = (after, before) if backwards else (before, after)
 
     def own(self, node: int) -> int:
         """Units that an operation itself needs in the memories that are summed up."""
@@ -61,12 +76,12 @@ class Lives:
     @cached_property
     def touched(self) -> dict[int, Mask]:
         """Buffers that an operation or one that it waits for uses."""
-        return self._gather(self.task.order, self.task.waits)
+        return self._gather(self.order, self.before)
 
     @cached_property
     def needed(self) -> dict[int, Mask]:
         """Buffers that an operation or one that waits for it uses."""
-        return self._gather(tuple(reversed(self.task.order)), self.after)
+        return self._gather(self.order[::-1], self.after)
 
     def places_of(self, node: int) -> frozenset[Place]:
         """Memories with one live buffer of which an operation uses one."""
@@ -85,10 +100,9 @@ def cut_bound(lives: Lives, deadline: float, most: int = 400) -> int:
 
     At most ``most`` operations are tried, those first whose S grown from what v waits for costs most.
     """
-    task = lives.task
-    best = max((lives.own(node) for node in task.order), default=0)
+    best = max((lives.own(node) for node in lives.order), default=0)
     ranked = []
-    for node in task.order:
+    for node in lives.order:
         if time.monotonic() > deadline:
             break
         if (easy := _grown(lives, node)) > best:
@@ -102,69 +116,125 @@ def cut_bound(lives: Lives, deadline: float, most: int = 400) -> int:
     return best
 
 
-def _grown(lives: Lives, node: int) -> int:
+def watched_bound(lives: Lives, known: int, deadline: float) -> int:
+    """The least that is live when the first of some watched buffers ends; by minimum cuts; at least ``known``.
+
+    Watch a set Q of buffers. One of them, b, is the first to end, when its last user v runs. Then S has all other users
+    of b, and no other buffer of Q has ended: it is live if it has a user in S. For the others, and for what S may be,
+    see :func:`cut_bound`; the cut has, for a buffer of Q, an arc from open to the end instead of one to done. The bound
+    is the least over b in Q and v among its users.
+
+    The more is watched, the larger are these values, but the more there are. So a buffer whose value is no larger
+    than the bound so far must not be watched; all of them are let go, until none is left or a better bound is found.
+    """
+    watched = {b for b in lives.counted if len(lives.task.users[b]) > 1}
+    cuts = _Cuts(lives)
+    best = known
+    values: dict[int, int] = {}
+    while watched:
+        least: int | None = None
+        gone = False
+        for buffer in sorted(watched, key=lambda b: (values.get(b, 0), b)):
+            value = _end_value(lives, cuts, buffer, watched, best, deadline)
+            if time.monotonic() > deadline:
+                return best
+            values[buffer] = value
+            if value <= best:
+                watched.discard(buffer)
+                gone = True
+            elif not gone and (least is None or value < least):
+                least = value
+        if not gone and least is not None:
+            best = least
+    return best
+
+
+def _end_value(lives: Lives, cuts: _Cuts, buffer: int, watched: set[int], enough: int, deadline: float) -> int:
+    """Least that is live when a buffer is the first of those watched to end; or something up to ``enough``."""
+    users = lives.task.users[buffer]
+    least = cuts.never
+    for node in users:
+        others = [user for user in users if user != node]
+        easy = _grown(lives, node, others, watched)
+        if easy <= enough:
+            return easy
+        if time.monotonic() > deadline:
+            break
+        value = cuts.least(node, others, watched)
+        if value is not None:
+            least = min(least, value)
+            if least <= enough:
+                break
+    return least
+
+
+def _grown(lives: Lives, node: int, forced: Sequence[int] = (), watched: Collection[int] = ()) -> int:
     """What is live while an operation runs where S is as small as it can be: at least its minimum cut."""
     task = lives.task
     tied = lives.places_of(node)
     mine = lives.named[node]
     inside: set[int] = set()
-    stack = list(task.waits[node])
+    stack = [*lives.before[node], *forced]
     opened: dict[int, int] = {}
     while stack:
         one = stack.pop()
         if one in inside:
             continue
         inside.add(one)
-        stack += [other for other in task.waits[one] if other not in inside]
+        stack += [other for other in lives.before[one] if other not in inside]
         for buffer in lives.named[one]:
             if buffer in lives.size:
                 opened[buffer] = opened.get(buffer, 0) + 1
             elif lives.place[buffer] in tied and buffer not in mine:
                 stack += task.users[buffer]
-    live = {buffer for buffer, count in opened.items() if count < len(task.users[buffer])}
+    if node in inside:
+        return NEVER
+    live = {buffer for buffer, count in opened.items() if count < len(task.users[buffer]) or buffer in watched}
     return lives.own(node) + sum(lives.size[buffer] for buffer in live if buffer not in mine)
 
 
 class _Cuts:
-    """Arcs of the minimum cuts of :func:`cut_bound`, apart from those that depend on the operation."""
+    """Arcs of the minimum cuts, apart from those that depend on the operation."""
 
     def __init__(self, lives: Lives) -> None:
         self.lives = lives
         task = lives.task
-        self.node = {node: place for place, node in enumerate(task.order)}
+        self.node = {node: place for place, node in enumerate(lives.order)}
         count = len(self.node)
         self.source, self.sink = count, count + 1
         count += 2
-        total = sum(lives.size.values())
-        self.never = 2 * total + 1
-        arcs: list[tuple[int, int, int, int, int]] = []  # tail, head, capacity, buffer, number of the memory
-        for node, before in task.waits.items():
-            arcs += [(self.node[node], self.node[other], self.never, -1, -1) for other in before]
+        self.never = 2 * sum(lives.size.values()) + 1
+        arcs: list[tuple[int, int, int, int, int]] = []  # tail, head, capacity, buffer, kind
+        for node, before in lives.before.items():
+            arcs += [(self.node[node], self.node[other], self.never, -1, _ALWAYS) for other in before]
         for buffer, users in task.users.items():
             place = lives.place[buffer]
             ends = [self.node[user] for user in users]
             if buffer in lives.size and len(users) > 1:
                 opened, done = count, count + 1
                 count += 2
-                arcs.append((opened, done, lives.size[buffer], buffer, -1))
-                arcs += [(end, opened, self.never, buffer, -1) for end in ends]
-                arcs += [(done, end, self.never, buffer, -1) for end in ends]
+                arcs.append((opened, done, lives.size[buffer], buffer, _PLAIN))
+                arcs.append((opened, self.sink, lives.size[buffer], buffer, _WATCHED))
+                arcs += [(end, opened, self.never, buffer, _ALWAYS) for end in ends]
+                arcs += [(done, end, self.never, buffer, _PLAIN) for end in ends]
             elif place in lives.single and len(users) > 1:
-                number = lives.single.index(place)
                 ring = zip(ends, [*ends[1:], ends[0]], strict=True)
-                arcs += [(tail, head, self.never, buffer, number) for tail, head in ring]
+                kind = _SINGLE + lives.single.index(place)
+                arcs += [(tail, head, self.never, buffer, kind) for tail, head in ring]
         self.arcs = np.array(arcs, dtype=np.int64).reshape(-1, 5)
 
-    def least(self, node: int) -> int | None:
-        """Least that is live while an operation runs; ``None`` where it cannot run at all."""
+    def least(self, node: int, forced: Sequence[int] = (), watched: Collection[int] = ()) -> int | None:
+        """Least that is live while an operation runs, with others in S; ``None`` where that cannot be."""
         lives = self.lives
-        tied = [number for number, place in enumerate(lives.single) if place in lives.places_of(node)]
-        arcs = self.arcs
-        keep = ~np.isin(arcs[:, 3], lives.named[node]) & ((arcs[:, 4] < 0) | np.isin(arcs[:, 4], tied))
-        chosen = arcs[keep]
+        places = lives.places_of(node)
+        kinds = [_ALWAYS, *(_SINGLE + number for number, place in enumerate(lives.single) if place in places)]
+        buffers, kind = self.arcs[:, 3], self.arcs[:, 4]
+        of_watched = np.isin(buffers, list(watched))
+        keep = np.isin(kind, kinds) | ((kind == _PLAIN) & ~of_watched) | ((kind == _WATCHED) & of_watched)
+        chosen = self.arcs[keep & ~np.isin(buffers, lives.named[node])]
         flow = max_flow.SimpleMaxFlow()
         flow.add_arcs_with_capacity(chosen[:, 0], chosen[:, 1], chosen[:, 2])
-        for before in lives.task.waits[node]:
+        for before in (*lives.before[node], *forced):
             flow.add_arc_with_capacity(self.source, self.node[before], self.never)
         for after in (node, *lives.after[node]):
             flow.add_arc_with_capacity(self.node[after], self.sink, self.never)
