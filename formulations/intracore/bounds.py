@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from formulations.intracore.duration import energy_bound, heads_and_tails_of, path_bound, pipe_bounds, spill_bound
-from formulations.intracore.residency import Lives, cut_bound, first_end_bound
+from formulations.intracore.residency import Lives, cut_bound, first_end_bound, watched_bound, watched_groups_bound
 from formulations.intracore.traffic import deficits, windows
 from instances.intracore import COUNTED, TileTask
 
@@ -22,16 +22,26 @@ def residency_bounds(task: TileTask, seconds: float = SECONDS) -> dict[str, int]
 
     ``buffer``: the largest buffer. ``operation``: the buffers of one operation. ``cut``: the least that is live while
     one operation runs, by :func:`~formulations.intracore.residency.cut_bound`. ``ends``: what is live when buffers
-    first end or last begin, by :func:`~formulations.intracore.residency.first_end_bound`.
+    first end or last begin, by :func:`~formulations.intracore.residency.first_end_bound`. ``watched`` and ``groups``:
+    the same by cuts, :func:`~formulations.intracore.residency.watched_bound` and
+    :func:`~formulations.intracore.residency.watched_groups_bound`; where neither gets above the others, they say what
+    the best of those says.
     """
     begun = time.monotonic()
-    lives = Lives(task)
-    return {
+    lives, backwards = Lives(task), Lives(task, backwards=True)
+    found = {
         "buffer": max((one.size for one in task.buffers if one.place in COUNTED), default=0),
         "operation": max(lives.own(node) for node in task.order),
-        "ends": first_end_bound(lives, begun + seconds / 2),
-        "cut": cut_bound(lives, begun + seconds),
+        "ends": first_end_bound(lives, begun + seconds / 4),
+        "cut": cut_bound(lives, begun + seconds / 2),
     }
+    best = max(found.values())
+    for name, argument in (("groups", watched_groups_bound), ("watched", watched_bound)):
+        for ahead in (backwards, lives):
+            left = begun + seconds - time.monotonic()
+            best = argument(ahead, best, time.monotonic() + left / 2)
+        found[name] = best
+    return found
 
 
 def traffic_bounds(task: TileTask, seconds: float = SECONDS) -> dict[str, int]:

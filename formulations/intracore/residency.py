@@ -8,7 +8,7 @@ runs, any other buffer of that memory has all its users in S, or none.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -127,32 +127,59 @@ def watched_bound(lives: Lives, known: int, deadline: float) -> int:
     The more is watched, the larger are these values, but the more there are. So a buffer whose value is no larger
     than the bound so far must not be watched; all of them are let go, until none is left or a better bound is found.
     """
-    watched = {b for b in lives.counted if len(lives.task.users[b]) > 1}
     cuts = _Cuts(lives)
-    best = known
+
+    def value(buffer: int, watched: set[int], enough: int) -> int:
+        return _end_value(lives, cuts, buffer, watched, enough, deadline)
+
+    return _let_go({b for b in lives.counted if len(lives.task.users[b]) > 1}, value, known, deadline)
+
+
+Value = Callable[[int, set[int], int], int]
+"""Buffer, watched buffers, bound: the least that is live when the buffer is the first to end, or something no larger
+than the bound."""
+
+
+def _let_go(watched: set[int], value: Value, known: int, deadline: float) -> int:
+    """The largest value, of those tried, for which a set of watched buffers is left; at least ``known``."""
+    found = _left(watched, value, known, deadline)
+    if found is None:
+        return known
+    best, step, most = found[0], max(1, found[0] // 8), NEVER
+    watched = found[1]
+    while time.monotonic() < deadline and most - best > best // 100:
+        aim = min(best + step, (best + most) // 2 if most < NEVER else NEVER)
+        found = _left(watched, value, aim, deadline)
+        if found is None:
+            most = aim
+        else:
+            best, watched = found
+            step *= 2
+    return best
+
+
+def _left(watched: set[int], value: Value, aim: int, deadline: float) -> tuple[int, set[int]] | None:
+    """The buffers that are left when those whose value is no larger than ``aim`` are let go, and the least value."""
+    watched = set(watched)
     values: dict[int, int] = {}
     while watched:
-        least: int | None = None
         gone = False
         for buffer in sorted(watched, key=lambda b: (values.get(b, 0), b)):
-            value = _end_value(lives, cuts, buffer, watched, best, deadline)
+            values[buffer] = value(buffer, watched, aim)
             if time.monotonic() > deadline:
-                return best
-            values[buffer] = value
-            if value <= best:
+                return None
+            if values[buffer] <= aim:
                 watched.discard(buffer)
                 gone = True
-            elif not gone and (least is None or value < least):
-                least = value
-        if not gone and least is not None:
-            best = least
-    return best
+        if not gone:
+            return min(values[b] for b in watched), watched
+    return None
 
 
 def _end_value(lives: Lives, cuts: _Cuts, buffer: int, watched: set[int], enough: int, deadline: float) -> int:
     """Least that is live when a buffer is the first of those watched to end; or something up to ``enough``."""
     users = lives.task.users[buffer]
-    least = cuts.never
+    least = NEVER
     for node in users:
         others = [user for user in users if user != node]
         easy = _grown(lives, node, others, watched)
@@ -223,8 +250,10 @@ class _Cuts:
                 arcs += [(tail, head, self.never, buffer, kind) for tail, head in ring]
         self.arcs = np.array(arcs, dtype=np.int64).reshape(-1, 5)
 
-    def least(self, node: int, forced: Sequence[int] = (), watched: Collection[int] = ()) -> int | None:
-        """Least that is live while an operation runs, with others in S; ``None`` where that cannot be."""
+    def least(
+        self, node: int, forced: Sequence[int] = (), watched: Collection[int] = (), outside: Sequence[int] = ()
+    ) -> int | None:
+        """Least that is live while an operation runs, with others in S or outside; ``None`` where that cannot be."""
         lives = self.lives
         places = lives.places_of(node)
         kinds = [_ALWAYS, *(_SINGLE + number for number, place in enumerate(lives.single) if place in places)]
@@ -236,7 +265,7 @@ class _Cuts:
         flow.add_arcs_with_capacity(chosen[:, 0], chosen[:, 1], chosen[:, 2])
         for before in (*lives.before[node], *forced):
             flow.add_arc_with_capacity(self.source, self.node[before], self.never)
-        for after in (node, *lives.after[node]):
+        for after in (node, *lives.after[node], *outside):
             flow.add_arc_with_capacity(self.node[after], self.sink, self.never)
         flow.add_arc_with_capacity(self.source, self.sink, 0)
         if flow.solve(self.source, self.sink) != flow.OPTIMAL:
@@ -272,6 +301,62 @@ def first_end_bound(lives: Lives, deadline: float) -> int:
             outs.append(mask)
         best = max(best, two_ends(ins, outs, [lives.size[b] for b in lives.counted], deadline))
     return best
+
+
+def watched_groups_bound(lives: Lives, known: int, deadline: float) -> int:
+    """The least that is live when the first of some watched buffers ends, by groups and cuts; ``known`` or more.
+
+    With groups M_1, M_2, ... and Out as in :func:`first_end_bound`, let b be the first of the watched buffers to end,
+    at t: it is the last t with b in Out(M_t). M_t is one of the groups with b in their Out, and all others of these are
+    in S as a whole while a pivot of M_t runs. No other watched buffer ends before t; one that is not in Out(M_t) has
+    a user after M_t, so it is live if it has a user in S. That holds at the last pivot of M_t, with its others in S,
+    and at the first, with the others outside. The larger of the two cuts bounds what is live with this M_t, the least
+    over b and M_t the peak. Buffers are let go as in :func:`watched_bound`.
+    """
+    groups = _groups(lives)
+    outs: list[Mask] = []
+    for members, _ in groups:
+        mask = 0
+        for node in members:
+            mask |= lives.needed[node]
+        outs.append(mask)
+    ends = {b: [k for k, mask in enumerate(outs) if mask >> lives.bit[b] & 1] for b in lives.counted}
+    cuts = _Cuts(lives)
+
+    def value(buffer: int, watched: set[int], enough: int) -> int:
+        least = NEVER
+        for last in ends[buffer]:
+            others = [node for k in ends[buffer] if k != last for node in groups[k][0]]
+            still = {b for b in watched if not outs[last] >> lives.bit[b] & 1}
+            least = min(least, _pivot_value(lives, cuts, groups[last][1], others, still, enough))
+            if least <= enough or time.monotonic() > deadline:
+                break
+        return least
+
+    return _let_go({b for b in lives.counted if len(lives.task.users[b]) > 1 and ends[b]}, value, known, deadline)
+
+
+def _pivot_value(
+    lives: Lives, cuts: _Cuts, pivots: Sequence[int], others: Sequence[int], watched: set[int], enough: int
+) -> int:
+    """The larger of what is live at the last pivot of a group and at the first; or something up to ``enough``."""
+    last = first = NEVER
+    for node in pivots:
+        rest = [other for other in pivots if other != node]
+        for late in (True, False):
+            known = last if late else first
+            if known <= enough:
+                continue
+            inside = [*others, *rest] if late else list(others)
+            easy = _grown(lives, node, inside, watched)
+            if easy > enough:
+                found = cuts.least(node, inside, watched, () if late else rest)
+                easy = NEVER if found is None else found
+            if late:
+                last = min(last, easy)
+            else:
+                first = min(first, easy)
+    return max(last, first)
 
 
 def _groups(lives: Lives) -> list[tuple[list[int], list[int]]]:

@@ -10,17 +10,18 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 
-from formulations.intracore.residency import Lives, cut_bound
+from formulations.intracore.residency import Lives, cut_bound, watched_bound
 from instances.intracore import SINGLE, Place, TileTask
 
 
 def deficits(task: TileTask, deadline: float) -> dict[Place, int]:
     """For each memory, the traffic without which the buffers that are live at one moment do not fit.
 
-    By :func:`formulations.intracore.residency.cut_bound`, for one memory and without the rule of one live buffer, every
-    order has a moment at which buffers of P units together are between ALLOC and FREE. Those beyond the capacity are in
-    main memory then, so each is spilled. The cheapest buffers of that memory, each taken as often as one likes, that
-    make up the units beyond the capacity bound the traffic.
+    By :func:`~formulations.intracore.residency.cut_bound` and :func:`~formulations.intracore.residency.watched_bound`,
+    for one memory and without the rule of one live buffer, every order has a moment at which buffers of P units
+    together are between ALLOC and FREE. Those beyond the capacity are in main memory then, so each is spilled. The
+    cheapest buffers of that memory, each taken as often as one likes, that make up the units beyond the capacity bound
+    the traffic.
     """
     found = {}
     for number, place in enumerate(Place):
@@ -28,7 +29,9 @@ def deficits(task: TileTask, deadline: float) -> dict[Place, int]:
         left = (deadline - time.monotonic()) / (len(Place) - number)
         if members and sum(one.size for one in members) > task.capacity[place]:
             lives = Lives(task, (place,), ())
-            peak = cut_bound(lives, time.monotonic() + left)
+            peak = cut_bound(lives, time.monotonic() + left / 2)
+            for ahead in (lives, Lives(task, (place,), (), backwards=True)):
+                peak = watched_bound(ahead, max(peak, task.capacity[place]), time.monotonic() + left / 4)
             beyond = peak - task.capacity[place]
             found[place] = least_cover(beyond, {(one.size, task.traffic_of_spill(one.id)) for one in members})
     return found
