@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 
 from formulations.intracore.duration import energy_bound, heads_and_tails_of, path_bound, pipe_bounds, spill_bound
+from formulations.intracore.parts import parts_bound
 from formulations.intracore.residency import Lives, cut_bound, first_end_bound, watched_bound, watched_groups_bound
 from formulations.intracore.traffic import deficits, windows
-from instances.intracore import COUNTED, TileTask
+from instances.intracore import COUNTED, Place, TileTask
 
 SECONDS = 20.0
 """Time of the bounds of a sub-problem where none is given; what is left out after that costs strength alone."""
@@ -32,14 +33,14 @@ def residency_bounds(task: TileTask, seconds: float = SECONDS) -> dict[str, int]
     found = {
         "buffer": max((one.size for one in task.buffers if one.place in COUNTED), default=0),
         "operation": max(lives.own(node) for node in task.order),
-        "ends": first_end_bound(lives, begun + seconds / 4),
-        "cut": cut_bound(lives, begun + seconds / 2),
+        "cut": cut_bound(lives, begun + seconds / 4),
+        "ends": first_end_bound(lives, begun + seconds / 2),
     }
     best = max(found.values())
-    for name, argument in (("groups", watched_groups_bound), ("watched", watched_bound)):
+    for name, argument in (("watched", watched_bound), ("groups", watched_groups_bound)):
         for ahead in (backwards, lives):
             left = begun + seconds - time.monotonic()
-            best = argument(ahead, best, time.monotonic() + left / 2)
+            best = argument(ahead, best, time.monotonic() + 0.4 * left)
         found[name] = best
     return found
 
@@ -48,13 +49,20 @@ def traffic_bounds(task: TileTask, seconds: float = SECONDS) -> dict[str, int]:
     """Units of extra traffic that every answer has.
 
     ``deficit``: what is live at one moment and does not fit, summed over the memories, by
-    :func:`~formulations.intracore.traffic.deficits`. ``windows``: what a part of the operations works on and does not
-    fit, by :func:`~formulations.intracore.traffic.windows`.
+    :func:`~formulations.intracore.traffic.deficits`. ``parts``: the same, or the sum over small parts of what each
+    needs, by :func:`~formulations.intracore.parts.parts_bound`, whichever is larger for a memory. ``windows``: what a
+    stretch of the operations works on and does not fit, by :func:`~formulations.intracore.traffic.windows`.
     """
-    return {
-        "deficit": sum(deficits(task, time.monotonic() + seconds).values()),
-        "windows": windows(task),
-    }
+    begun = time.monotonic()
+    beyond = deficits(task, begun + seconds / 4)
+    by_parts = 0
+    for place in Place:
+        least = beyond.get(place, 0)
+        if place in COUNTED:
+            left = begun + seconds - time.monotonic()
+            least = max(least, parts_bound(task, place, time.monotonic() + left * (0.7 if place is Place.L1 else 1)))
+        by_parts += least
+    return {"deficit": sum(beyond.values()), "parts": by_parts, "windows": windows(task)}
 
 
 def time_bounds(task: TileTask, most_traffic: int | None = None, least_traffic: int = 0) -> dict[str, int]:

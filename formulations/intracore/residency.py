@@ -25,8 +25,8 @@ _ALWAYS, _PLAIN, _WATCHED, _SINGLE = range(4)
 NEVER = 2**62
 """Units where something cannot be."""
 
-MOST_CLASSES = 700
-"""Classes of buffers up to which ends are compared two by two."""
+MOST_CLASSES = 200
+"""Classes of buffers that are watched at most where ends are compared two by two."""
 
 
 class Lives:
@@ -410,15 +410,15 @@ def two_ends(ins: Sequence[Mask], outs: Sequence[Mask], sizes: Sequence[int], de
         if key[0] and key[1]:
             signature.setdefault(key, []).append(place)
     classes = list(signature)
-    if not 2 <= len(classes) <= MOST_CLASSES:
+    if len(classes) < 2:
         return 0
     weight = np.array([sum(sizes[place] for place in signature[key]) for key in classes], dtype=np.int64)
     count = len(ins)
     has_in = np.array([[key[0] >> k & 1 for key in classes] for k in range(count)], dtype=bool)
     has_out = np.array([[key[1] >> k & 1 for key in classes] for k in range(count)], dtype=bool)
-    watched = np.arange(len(classes))
     times = has_out.T.astype(np.int64) @ has_in.astype(np.int64)  # class b, class x: groups of O(b) with x in In
-    best, step = 0, max(1, len(classes) // 40)
+    watched = np.argsort((times > 0) @ weight, kind="stable")[-MOST_CLASSES:]
+    best, step = 0, max(1, len(watched) // 40)
     while len(watched) >= 2 and time.monotonic() < deadline:
         part = np.ix_(watched, watched)
         heavy = (times[part] > 0) @ weight[watched]

@@ -13,6 +13,9 @@ from fractions import Fraction
 from formulations.intracore.residency import Lives, cut_bound, watched_bound
 from instances.intracore import SINGLE, Place, TileTask
 
+MOST_GROUPS = 1200
+"""Groups up to which windows are looked at; their time grows with the square."""
+
 
 def deficits(task: TileTask, deadline: float) -> dict[Place, int]:
     """For each memory, the traffic without which the buffers that are live at one moment do not fit.
@@ -26,7 +29,7 @@ def deficits(task: TileTask, deadline: float) -> dict[Place, int]:
     found = {}
     for number, place in enumerate(Place):
         members = [one for one in task.buffers if one.place is place and task.users[one.id]]
-        left = (deadline - time.monotonic()) / (len(Place) - number)
+        left = (deadline - time.monotonic()) / (2 if number < 2 else len(Place) - number)
         if members and sum(one.size for one in members) > task.capacity[place]:
             lives = Lives(task, (place,), ())
             peak = cut_bound(lives, time.monotonic() + left / 2)
@@ -85,6 +88,8 @@ def _windows(task: TileTask, place: Place, core: Place) -> int:
     if found is None:
         return 0
     groups, spilled, carried = found
+    if len(groups) > MOST_GROUPS:
+        return 0
     sizes = {one.id: one.size for one in task.buffers if one.place is place and task.users[one.id]}
     least = _least_demand(groups, sizes)
     if least is None:
@@ -94,18 +99,20 @@ def _windows(task: TileTask, place: Place, core: Place) -> int:
     room = task.capacity[place] + carried
     count = len(groups)
 
-    def first(n: int) -> int:
-        return min(spilled * s + least[max(0, n - s)] for s in range(n + 1))
+    def in_window(whole: int, held: int) -> int:
+        """Least traffic and units that come in, where so many groups run or break and so much is there already."""
+        found = max(0, least[whole] - held)
+        for broken in range(1, whole + 1):
+            if spilled * broken >= found:
+                break
+            found = min(found, spilled * broken + max(0, least[whole - broken] - held))
+        return found
 
-    later = [0] * (count + 1)
-    for n in range(1, count + 1):
-        whole = n - open_before
-        if whole > 0:
-            later[n] = min(spilled * s + max(0, least[whole - s] - room) for s in range(whole + 1))
+    later = [in_window(max(0, n - open_before), room) for n in range(count + 1)]
     worth = [0] * (count + 1)  # of the last n groups
     for n in range(1, count + 1):
         worth[n] = max(later[w] + worth[n - w] for w in range(1, n + 1))
-    total = max(first(n) + worth[count - n] for n in range(1, count + 1))
+    total = max(in_window(n, 0) + worth[count - n] for n in range(1, count + 1))
     return max(0, total - sum(sizes.values()))
 
 

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from ortools.sat.python import cp_model
 
 from formulations.intracore.decisions import answer_of, decisions_of, makespan_of, residency_of, traffic_of
-from formulations.intracore.model import Problem, TileModel
+from formulations.intracore.model import MemoryForm, OrderForm, Problem, TileModel
 from formulations.intracore.reading import hint as hint_answer
 from formulations.intracore.reading import read
 from instances.errors import InfeasibleError
@@ -88,8 +87,8 @@ def solve_exact(
     most_traffic: int | None = None,
     most_spills: int | None = None,
     single_l0: bool = False,
-    memory_form: Literal["rectangles", "pairs", "slots"] = "rectangles",
-    order_form: Literal["places", "different"] = "places",
+    memory_form: MemoryForm | None = None,
+    order_form: OrderForm = "places",
     should_stop: Callable[[], bool] | None = None,
 ) -> ExactResult:
     """Solve one sub-problem of a small task; :class:`InfeasibleError` where no answer exists.
