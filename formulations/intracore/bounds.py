@@ -10,7 +10,14 @@ import time
 
 from formulations.intracore.duration import energy_bound, heads_and_tails_of, path_bound, pipe_bounds, spill_bound
 from formulations.intracore.parts import parts_bound
-from formulations.intracore.residency import Lives, cut_bound, first_end_bound, watched_bound, watched_groups_bound
+from formulations.intracore.residency import (
+    NEVER,
+    Lives,
+    cut_bound,
+    first_end_bound,
+    watched_bound,
+    watched_groups_bound,
+)
 from formulations.intracore.traffic import deficits, windows
 from instances.intracore import COUNTED, Place, TileTask
 
@@ -18,8 +25,10 @@ SECONDS = 20.0
 """Time of the bounds of a sub-problem where none is given; what is left out after that costs strength alone."""
 
 
-def residency_bounds(task: TileTask, seconds: float = SECONDS) -> dict[str, int]:
+def residency_bounds(task: TileTask, seconds: float = SECONDS, known: int | None = None) -> dict[str, int]:
     """Units of L1 and UB that every order of sub-problem 1 needs at some moment.
+
+    ``known``: the residency of some order; no time goes into bounds beyond it.
 
     ``buffer``: the largest buffer. ``operation``: the buffers of one operation. ``cut``: the least that is live while
     one operation runs, by :func:`~formulations.intracore.residency.cut_bound`. ``ends``: what is live when buffers
@@ -40,7 +49,7 @@ def residency_bounds(task: TileTask, seconds: float = SECONDS) -> dict[str, int]
     for name, argument in (("watched", watched_bound), ("groups", watched_groups_bound)):
         for ahead in (backwards, lives):
             left = begun + seconds - time.monotonic()
-            best = argument(ahead, best, time.monotonic() + 0.4 * left)
+            best = argument(ahead, best, time.monotonic() + 0.4 * left, NEVER if known is None else known)
         found[name] = best
     return found
 

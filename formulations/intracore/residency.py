@@ -116,8 +116,10 @@ def cut_bound(lives: Lives, deadline: float, most: int = 400) -> int:
     return best
 
 
-def watched_bound(lives: Lives, known: int, deadline: float) -> int:
+def watched_bound(lives: Lives, known: int, deadline: float, most: int = NEVER) -> int:
     """The least that is live when the first of some watched buffers ends; by minimum cuts; at least ``known``.
+
+    ``most``: what some order needs, where that is known; the search for a better bound ends there.
 
     Watch a set Q of buffers. One of them, b, is the first to end, when its last user v runs. Then S has all other users
     of b, and no other buffer of Q has ended: it is live if it has a user in S. For the others, and for what S may be,
@@ -132,7 +134,7 @@ def watched_bound(lives: Lives, known: int, deadline: float) -> int:
     def value(buffer: int, watched: set[int], enough: int) -> int:
         return _end_value(lives, cuts, buffer, watched, enough, deadline)
 
-    return _let_go({b for b in lives.counted if len(lives.task.users[b]) > 1}, value, known, deadline)
+    return _let_go({b for b in lives.counted if len(lives.task.users[b]) > 1}, value, known, deadline, most)
 
 
 Value = Callable[[int, set[int], int], int]
@@ -140,12 +142,14 @@ Value = Callable[[int, set[int], int], int]
 than the bound."""
 
 
-def _let_go(watched: set[int], value: Value, known: int, deadline: float) -> int:
+def _let_go(watched: set[int], value: Value, known: int, deadline: float, most: int) -> int:
     """The largest value, of those tried, for which a set of watched buffers is left; at least ``known``."""
+    if known >= most:
+        return known
     found = _left(watched, value, known, deadline)
     if found is None:
         return known
-    best, step, most = found[0], max(1, found[0] // 8), NEVER
+    best, step = found[0], max(1, found[0] // 8)
     watched = found[1]
     while time.monotonic() < deadline and most - best > best // 100:
         aim = min(best + step, (best + most) // 2 if most < NEVER else NEVER)
@@ -303,7 +307,7 @@ def first_end_bound(lives: Lives, deadline: float) -> int:
     return best
 
 
-def watched_groups_bound(lives: Lives, known: int, deadline: float) -> int:
+def watched_groups_bound(lives: Lives, known: int, deadline: float, most: int = NEVER) -> int:
     """The least that is live when the first of some watched buffers ends, by groups and cuts; ``known`` or more.
 
     With groups M_1, M_2, ... and Out as in :func:`first_end_bound`, let b be the first of the watched buffers to end,
@@ -333,7 +337,7 @@ def watched_groups_bound(lives: Lives, known: int, deadline: float) -> int:
                 break
         return least
 
-    return _let_go({b for b in lives.counted if len(lives.task.users[b]) > 1 and ends[b]}, value, known, deadline)
+    return _let_go({b for b in lives.counted if len(lives.task.users[b]) > 1 and ends[b]}, value, known, deadline, most)
 
 
 def _pivot_value(
