@@ -57,20 +57,22 @@ def windows(task: TileTask) -> int:
 
     Take one L0 memory, and for each of its buffers the *group* of the operations that use it. What a group works on are
     the buffers of L1 (UB) that its operations use, and those that an operation uses which shares a buffer of another L0
-    memory with one of them: it was brought there from L1. List the groups by the operation that they run last, and cut
-    the list into parts of w groups. A part's window is the time from the last operation of the part before to its
-    own. When a window begins, right after the last operation of a group while that group's buffer is still there,
-    other buffers of that memory lie in it or are spilled. There are at most q of the former, q + 1 being the number of
-    smallest buffers that fit. So w - q groups or more run all their operations inside the window, s of them less
-    where s buffers are spilled, which costs s times the least traffic of such a spill.
+    memory with one of them: it was brought there from L1. Only such operations of a group count here. List the groups
+    by the operation that they run last, and cut the list into stretches of w groups. A stretch's window is the time
+    from the last operation of the stretch before to its own. When a window begins, while the last operation of a group
+    runs with that group's buffer, other buffers of that memory lie in it or are spilled. There are at most q of the
+    former, q + 1 being the number of smallest buffers that fit. So w - q groups or more run all their operations
+    inside the window, s of them less where s buffers are spilled, which costs s times the least traffic of such a
+    spill.
 
     What such groups work on was in L1 during the window, or was brought into another L0 memory before it. That memory
-    holds few buffers; any more of them were spilled, which costs at least as much (``_feeds`` checks it) as a way back
-    of what they hold. So at least D(w - q - s) units were in L1 during the window or in L0 at its beginning, where
-    D(n) is the least size of what n groups work on, and all of it but the capacity of L1 and what L0 holds for it
-    came into L1 within the window. Over all windows, what came into L1 is what was put there first, each buffer
-    once, and what spills brought back; each unit of the latter costs one unit of traffic or two. Before the first
-    window nothing is there. The sizes w are chosen by dynamic programming.
+    has what the operation uses of it that runs when the window begins, and so little room for others; any more of
+    them were spilled, each for one group alone, which costs at least as much as a way back of what they hold. So at
+    least D(w - q - s) units were in L1 during the window or in L0 at its beginning, where D(n) is the least size of
+    what n groups work on, and all of it but the capacity of L1 and what L0 holds for it came into L1 within the
+    window. Over all windows, what came into L1 is what was put there first, each buffer once, and what spills brought
+    back; each unit of the latter costs one unit of traffic or two. Before the first window nothing is there. The
+    sizes w are chosen by dynamic programming.
 
     D(n): buffers that the same groups work on make a class. Where the classes fall into two sides such that a group
     works on one class of each side at most, and no more than p groups on the same ones, r classes of the one and c of
@@ -122,15 +124,22 @@ def _groups(task: TileTask, place: Place, core: Place) -> tuple[list[frozenset[i
     of = {one.id: one.place for one in task.buffers}
     size = {one.id: one.size for one in task.buffers}
     groups, carried = [], dict.fromkeys((other for other in SINGLE if other is not core), Fraction(0))
+    taken = dict(task.capacity)  # by each operation that counts
+    group_of: dict[int, int] = {}
     for buffer, users in task.users.items():
         if of[buffer] is not core or not users:
             continue
         demand: set[int] = set()
         for user in users:
+            if any(of[near] is place or of[near] in carried for near in named[user]):
+                for other in carried:
+                    taken[other] = min(taken[other], sum(size[b] for b in named[user] if of[b] is other))
             for near in named[user]:
                 if of[near] is place:
                     demand.add(near)
                 elif of[near] in carried:
+                    if group_of.setdefault(near, buffer) != buffer:
+                        return None
                     far = {b for other in task.users[near] for b in named[other] if of[b] is place}
                     demand |= far
                     held = sum(size[b] for b in far)
@@ -141,7 +150,7 @@ def _groups(task: TileTask, place: Place, core: Place) -> tuple[list[frozenset[i
     if not groups or not any(groups):
         return None
     spilled = min(task.traffic_of_spill(b) for b, p in of.items() if p is core and task.users[b])
-    held = sum(math.floor(ratio * task.capacity[other]) for other, ratio in carried.items())
+    held = sum(math.floor(ratio * (task.capacity[other] - taken[other])) for other, ratio in carried.items())
     return groups, spilled, held
 
 
