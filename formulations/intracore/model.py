@@ -137,6 +137,17 @@ class TileModel:
         self._singles()
         self._objective()
 
+    def at_least(self, value: int) -> None:
+        """Objective >= value (units, or cycles), a redundant constraint where that is proven."""
+        if value <= 0:
+            return
+        if self.peak is not None:
+            self.model.add(self.peak >= value)
+        elif self.makespan is not None:
+            self.model.add(self.makespan >= value * self.scale)
+        else:
+            self.model.add(self._traffic() >= value)
+
     # data
 
     def _stay_count(self, buffer: int) -> int:

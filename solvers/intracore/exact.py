@@ -90,6 +90,7 @@ def solve_exact(
     memory_form: MemoryForm | None = None,
     order_form: OrderForm = "places",
     should_stop: Callable[[], bool] | None = None,
+    least: int = 0,
 ) -> ExactResult:
     """Solve one sub-problem of a small task; :class:`InfeasibleError` where no answer exists.
 
@@ -103,11 +104,14 @@ def solve_exact(
         Spills of one buffer; with it, no bound is given in 2 and 3 unless it is as many as can be of use.
     should_stop
         Asked every twentieth of a second; where it says so, the best so far is the answer.
+    least
+        A proven bound of the objective, such as those of :mod:`formulations.intracore.bounds`; the model is told of it.
     """
     begun = time.monotonic()
     if problem > 1:
         _fits(task)
     model = TileModel(task, problem, most_traffic, most_spills, single_l0, memory_form, order_form)
+    model.at_least(least)
     if hint is not None:
         hint_answer(model, hint)
     solver = cp_model.CpSolver()

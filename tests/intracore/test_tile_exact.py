@@ -7,6 +7,7 @@ import random
 import pytest
 from ortools.sat.python import cp_model
 
+from formulations.intracore.bounds import residency_bounds, time_bounds, traffic_bounds
 from formulations.intracore.decisions import decisions_of
 from formulations.intracore.model import TileModel
 from formulations.intracore.reading import hint, values_of
@@ -72,6 +73,19 @@ def test_time(block: int) -> None:
             check(one, 3, None if traffic is None else least_time(one, limit), limit)
 
 
+def test_bounds_take_nothing_away() -> None:
+    for seed in range(200, 206):
+        for one in drawn(seed):
+            for problem in (1, 2, 3):
+                try:
+                    plain = solve_exact(one, problem)  # type: ignore[arg-type]
+                except InfeasibleError:
+                    continue
+                bounds = {1: residency_bounds, 2: traffic_bounds, 3: time_bounds}[problem](one)  # type: ignore[operator]
+                told = solve_exact(one, problem, least=max(bounds.values()))  # type: ignore[arg-type]
+                assert told.optimal and told.objective == plain.objective
+
+
 @pytest.mark.parametrize("form", ["pairs", "slots", "different"])
 def test_other_forms(form: str) -> None:
     which = "order_form" if form == "different" else "memory_form"
@@ -119,8 +133,10 @@ def test_no_answer() -> None:
 
 
 def test_a_small_product() -> None:
-    """Two by two tiles: of the four, two at a time are enough, and nothing is moved."""
+    """Two by two tiles: of the four, two at a time are enough, and nothing is moved; the bounds hold in the model."""
     product = matmul(2, 2, 1)
+    least = max(residency_bounds(product, 2.0).values())
+    assert solve_exact(product, 1, time_limit_s=20, least=least).objective == 2 * 128
     assert solve_exact(product, 1, time_limit_s=20).objective == 2 * 128
     assert solve_exact(product, 2, time_limit_s=20).objective == 0
 
