@@ -28,6 +28,7 @@ __all__ = [
     "SubProblem",
     "TileVerdict",
     "answer_folder",
+    "check_limits",
     "find_answer",
     "judge_tiles",
     "judged",
@@ -86,6 +87,8 @@ def solve_tiles(
 
     Raises
     ------
+    InputError
+        Where the limit, the seed or the workers are no such thing.
     InfeasibleError
         Where the buffers of one operation do not fit their memory.
     InvalidScheduleError
@@ -93,6 +96,7 @@ def solve_tiles(
     """
     from solvers.intracore.solve import solve
 
+    check_limits(time_limit, workers, seed)
     asked = task if isinstance(task, TileTask) else read_tile_task(task)
     result = solve(
         asked,
@@ -108,6 +112,13 @@ def solve_tiles(
     )
     rules = Rules(problem=problem, single_l0=single_l0, baseline_traffic=baseline_traffic, slack=slack)
     return result, judged(asked, result, rules)
+
+
+def check_limits(time_limit: float, workers: int, seed: int) -> None:
+    """That a search can be run like that; :class:`InputError` otherwise."""
+    from solvers.interface import Options
+
+    Options(time_limit_s=time_limit, workers=workers, seed=seed)
 
 
 def judged(task: TileTask, result: TileResult, rules: Rules) -> TileVerdict:

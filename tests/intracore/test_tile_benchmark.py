@@ -39,14 +39,14 @@ def folder(tmp_path: Path) -> Path:
 def test_it_goes_on_where_its_table_ends(folder: Path, tmp_path: Path) -> None:
     """All problems and seeds, then nothing again; sub-problem 3 is given the traffic of 2 with its seed."""
     out, table = tmp_path / "runs.md", tmp_path / "runs.csv"
-    command = ("benchmark", "intracore", folder, "-o", out, "--time-limit", 2, "--seeds", "0,1")
+    command = ("benchmark", "intracore", folder, "-o", out, "--time-limit", 0.2, "--seeds", "0,1")
     done = run(*command)
     assert done.exit_code == 0, done.output
     rows = read_runs(table)
     assert {row.key for row in rows} == {(t, p, s) for t in ("tiny", "twice") for p in (1, 2, 3) for s in (0, 1)}
     traffic = {(row.task, row.seed): row.objective for row in rows if row.problem == 2}
     for row in rows:
-        assert row.bound <= row.objective and row.limit == 2.0
+        assert row.bound <= row.objective and row.limit == 0.2
         assert row.baseline == (traffic[row.task, row.seed] if row.problem == 3 else -1)
         if row.problem == 3:
             assert row.traffic <= 1.05 * row.baseline
@@ -60,7 +60,7 @@ def test_parts_of_it(folder: Path, tmp_path: Path) -> None:
     """By name and by problem; sub-problem 3 brings 2 with it; values of others stand beside."""
     (folder / "best_known.csv").write_text("task,problem,published,best\ntiny,3,9000,1\ntiny,2,,\n")
     out, text = tmp_path / "runs.csv", tmp_path / "page.md"
-    command = ("benchmark", "intracore", folder, "-o", out, "--page", text, "--time-limit", 2, "--seeds", "5")
+    command = ("benchmark", "intracore", folder, "-o", out, "--page", text, "--time-limit", 0.2, "--seeds", "5")
     assert run(*command, "--problem", "1", "--task", "twice").exit_code == 0
     assert {row.key for row in read_runs(out)} == {("twice", 1, 5)}
     assert run(*command, "--problem", "3", "--task", "tiny").exit_code == 0
@@ -99,7 +99,7 @@ def test_a_task_without_an_answer_does_not_end_it(
 
     monkeypatch.setattr(intracore_benchmark, "solve_tiles", refusing)
     table = tmp_path / "runs.csv"
-    done = run("benchmark", "intracore", folder, "-o", table, "--time-limit", 2, "--seeds", 0)
+    done = run("benchmark", "intracore", folder, "-o", table, "--time-limit", 0.2, "--seeds", 0)
     assert done.exit_code == 0, done.output
     assert "tiny 1 has no answer: nothing fits" in done.output and "twice 2 has no answer" in done.output
     assert {row.key for row in read_runs(table)} == {("tiny", 2, 0), ("tiny", 3, 0), ("twice", 1, 0)}

@@ -73,7 +73,7 @@ def test_what_people_read() -> None:
         assert words in page
     assert page.count(f'viewBox="0 0 {SLICES} 1"') == 6 + 1
     quiet = matmul(1, 1, 1)
-    result, verdict = intracore.solve_tiles(quiet, 2, time_limit=2.0)
+    result, verdict = intracore.solve_tiles(quiet, 2, time_limit=0.5)
     none = tile_page(quiet, result.answer, verdict.starts, verdict.traffic, verdict.makespan)
     assert "None: every buffer stays where it is" in none
 
