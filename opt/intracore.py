@@ -132,6 +132,8 @@ def judged(task: TileTask, result: TileResult, rules: Rules) -> TileVerdict:
     for name, claimed, found in figures:
         if claimed != found:
             raise InvalidScheduleError(f"the solver says that the {name} is {claimed}, the judge {found}")
+    if result.bound > result.objective:
+        raise InvalidScheduleError(f"the solver's bound {result.bound} is above its answer {result.objective}")
     return verdict
 
 

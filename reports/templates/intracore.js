@@ -25,7 +25,9 @@
   const pipes = (item) => {
     const spill = item[2] === 0 ? "spill" : item[2] === 1 ? "fill" : null;
     const kind = spill ?? WORK[data.pipes[item[1]]] ?? "prefetch";
-    return [item[3], item[3] + item[4], item[1] * ROW + GAP / 2, ROW - GAP, kind, data.names[item[2]]];
+    const low = item[4] ? 0 : 0.75; // what takes no time is a mark at the foot of its row
+    const top = item[1] * ROW + GAP / 2, high = ROW - GAP;
+    return [item[3], item[3] + item[4], top + low * high, (1 - low) * high, kind, data.names[item[2]]];
   };
   const memory = (capacity, height) => (item) => {
     const px = height / capacity;
@@ -113,7 +115,7 @@
     for (const item of part.items) {
       const [start, end, top, high, kind, label] = part.box(item);
       if (end < from || start > to) continue;
-      const least = kind === "spill" || kind === "fill" ? 1.5 : 0; // a way out of no time is seen
+      const least = start === end || (part.capacity && (kind === "spill" || kind === "fill")) ? 1.5 : 0; // seen from afar
       const left = Math.max(LEFT - 2, at(start)), right = Math.min(LEFT + wide + 2, Math.max(at(end), at(start) + least));
       const gap = right - left > 3 ? 0.6 : 0, strip = high > 3 ? 0.6 : 0;
       pen.fillStyle = colours[kind];

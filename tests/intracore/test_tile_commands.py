@@ -226,6 +226,8 @@ def test_a_solver_that_is_wrong_is_found_out() -> None:
 
     with pytest.raises(InvalidScheduleError, match="the solver says that the extra traffic is -1, the judge"):
         intracore.judged(CHAIN, replace(result, objective=-1), rules)
+    with pytest.raises(InvalidScheduleError, match=f"bound {result.objective + 1} is above its answer"):
+        intracore.judged(CHAIN, replace(result, bounds={"wrong": result.objective + 1}), rules)
     with pytest.raises(InvalidScheduleError, match="the solver's answer breaks a rule: node"):
         intracore.judged(CHAIN, replace(result, answer=CHAIN_ANSWER.model_copy(update={"order": (0,)})), rules)
 

@@ -17,7 +17,7 @@ from tests.intracore.naive import is_legal, makespan
 
 Corruption = Callable[[TileTask, TileAnswer, random.Random], TileAnswer]
 
-ROUNDS = 20
+ROUNDS = 14
 """Draws of each kind on each answer."""
 
 OFTEN_LEGAL = ("swap of neighbours", "node elsewhere", "other offset", "other offset of a spill", "spills exchanged")

@@ -196,6 +196,14 @@ def test_tables_that_make_no_sense(fault: str, tmp_path: Path) -> None:
     assert words in str(error.value)
 
 
+def test_a_long_cycle_is_found_at_once() -> None:
+    """Of 8,000 operations; its middle is left out of the sentence."""
+    count = 8000
+    ring = [(node, (node + 1) % count) for node in range(count)]
+    with pytest.raises(ValidationError, match=r"the edges 0 -> 1 -> 2 -> 3 -> \.\.\. -> 7998 -> 7999 -> 0 make"):
+        task([], [("ADD", "VECTOR", 1, [])] * count, ring)
+
+
 def test_too_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intracore, "MOST_NODES", 60)
     with pytest.raises(ValidationError, match="61 nodes are more than the 60 that are read"):
