@@ -42,8 +42,8 @@ def residency_bounds(task: TileTask, seconds: float = SECONDS, known: int | None
     found = {
         "buffer": max((one.size for one in task.buffers if one.place in COUNTED), default=0),
         "operation": max(lives.own(node) for node in task.order),
-        "cut": cut_bound(lives, begun + seconds / 4),
-        "ends": first_end_bound(lives, begun + seconds / 2),
+        "cut": cut_bound(lives, begun + seconds / 8),
+        "ends": first_end_bound(lives, begun + seconds / 4),
     }
     best = max(found.values())
     for name, argument in (("watched", watched_bound), ("groups", watched_groups_bound)):

@@ -295,7 +295,8 @@ class TileModel:
                     tails[pipe] = min(tails.get(pipe, self.horizon), tail)
         for pipe, queue in queues.items():
             model.add_no_overlap(queue)
-            model.add(energy[pipe] + heads[pipe] + tails[pipe] <= self.makespan)
+            busy = any(op.pipe is pipe for op in task.operations)  # otherwise, nothing need be there at all
+            model.add(energy[pipe] + (heads[pipe] + tails[pipe] if busy else 0) <= self.makespan)
 
     @staticmethod
     def _leaving(present: cp_model.IntVar, end: cp_model.IntVar, out: int) -> Callable[[dict[int, int]], int]:

@@ -73,6 +73,11 @@ def test_time(block: int) -> None:
             check(one, 3, None if traffic is None else least_time(one, limit), limit)
 
 
+def test_a_pipe_that_spills_alone_may_use_stays_empty() -> None:
+    rows = [("COPY_IN", "MTE2", 66, [0]), ("ADD", "MTE1", 93, [0])]
+    check(with_capacity(task([("L0C", 2)], rows)), 3, 93)
+
+
 def test_bounds_take_nothing_away() -> None:
     for seed in range(200, 206):
         for one in drawn(seed):
