@@ -51,7 +51,7 @@ MemoryForm = Literal["rectangles", "pairs", "slots", "sums"]
 after, below or above, and a cumulative), ``slots`` (as pairs, with addresses also where all sizes are one).
 
 Measured on one core, random tasks: for time, 16 tasks of 8 or 9 operations with 4 s each, slots prove all but 1 in
-7.2 s, rectangles all but 4 in 18.9 s, pairs all but 3 in 19.7 s: addresses are worth their variables where each claim
+8.8 s, rectangles all but 4 in 19.9 s, pairs all but 2 in 14.4 s: addresses are worth their variables where each claim
 waits for a release. For traffic, 9 tasks of 9 or 10 operations, all are proven, by rectangles and pairs in 0.4 s, by
 slots in 0.6 s. So slots are the form of sub-problem 3, rectangles that of 2. ``sums``, a cumulative alone, is a
 relaxation where sizes differ, for bounds."""
