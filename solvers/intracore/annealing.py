@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from solvers.intracore.compiling import compiled
 from solvers.intracore.evictions import NEVER, Beam, beam_of, evict
 from solvers.intracore.orders import move, residency, spread, undo
 from solvers.intracore.stays import Stays, pack, stay, stays_of
@@ -83,7 +83,7 @@ def _units(tables: Tables) -> Ints:
     return unit
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def price(problem: int, search: Search, graph: Graph, stores: Stores, goal: int, ahead: int) -> tuple[float, int, int]:
     """Cost of the present order for the search, what the sub-problem asks for, and the number of steps (2 and 3).
 
@@ -111,7 +111,7 @@ def price(problem: int, search: Search, graph: Graph, stores: Stores, goal: int,
     return cost, NEVER if misfit or beyond else span, number
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def anneal(
     problem: int,
     search: Search,

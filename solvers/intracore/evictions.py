@@ -19,8 +19,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from solvers.intracore.compiling import compiled
 from solvers.intracore.tables import Flags, Ints, Stores, Tables
 
 NEVER = 1 << 40
@@ -34,13 +34,13 @@ MOST_TAKEN = 4
 class Beam(NamedTuple):
     """Scratch of :func:`evict`: two generations of sets of residents, and how each came to be.
 
-    ``residents``, ``count``, ``units``, ``cost`` and ``key`` of set ``s`` of generation ``g`` are at ``[g, s]``;
+    ``residents``, ``held``, ``units``, ``cost`` and ``key`` of set ``s`` of generation ``g`` are at ``[g, s]``;
     ``parent[e, s]`` and ``taken[e, s, kind]`` say from which set of the event before, and how many of each kind left;
     ``doubt``, whether a buffer left some set since its last touch.
     """
 
     residents: Ints
-    count: Ints
+    held: Ints
     units: Ints
     cost: Ints
     key: Ints
@@ -78,7 +78,7 @@ def beam_of(tables: Tables, width: int) -> Beam:
 
     return Beam(
         residents=zeros(2, width, most),
-        count=zeros(2, width),
+        held=zeros(2, width),
         units=zeros(2, width),
         cost=zeros(2, width),
         key=zeros(2, width),
@@ -100,7 +100,7 @@ def beam_of(tables: Tables, width: int) -> Beam:
     )
 
 
-@njit(cache=True)
+@compiled
 def evict(order: Ints, stores: Stores, beam: Beam, out: Flags) -> int:
     """Least extra traffic of an order (units), and ``out``: per touch, whether the buffer leaves right after it.
 
@@ -139,12 +139,12 @@ def evict(order: Ints, stores: Stores, beam: Beam, out: Flags) -> int:
     return total
 
 
-@njit(cache=True)
+@compiled
 def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags) -> int:
     first, items = stores.touched
     place, size, key, kind_of = stores.place, stores.size, stores.key, stores.kind
     following, then, needed = beam.next, beam.then, beam.needed
-    residents, count, units, cost, keys = beam.residents, beam.count, beam.units, beam.cost, beam.key
+    residents, count, units, cost, keys = beam.residents, beam.held, beam.units, beam.cost, beam.key
     parent, taken, take, many, rest, paid = beam.parent, beam.taken, beam.take, beam.many, beam.rest, beam.paid
     ranked, doubt = beam.ranked, beam.doubt
     doubt[:] = 2  # not there before its first touch
@@ -300,10 +300,10 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
             beam.chain[e] = best
             best = parent[e, best]
         _mark(order, stores, beam, memory, out)
-    return total
+    return int(total)
 
 
-@njit(cache=True)
+@compiled
 def _rank(
     there: Ints,
     count: int,
@@ -337,7 +337,7 @@ def _rank(
         many[kind] = min(most, many[kind] + 1)
 
 
-@njit(cache=True)
+@compiled
 def _keep(
     here: tuple[int, int, int],
     there: Ints,
@@ -406,7 +406,7 @@ def _keep(
     return grown
 
 
-@njit(cache=True)
+@compiled
 def _prune(
     residents: Ints, count: Ints, units: Ints, cost: Ints, keys: Ints, sets: int, parent: Ints, taken: Ints, price: Ints
 ) -> int:
@@ -449,7 +449,7 @@ def _prune(
     return left
 
 
-@njit(cache=True)
+@compiled
 def _mark(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags) -> None:
     """Walk once more with what the best set took, and mark the touches after which buffers leave."""
     first, items = stores.touched

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from solvers.intracore.compiling import compiled
 from solvers.intracore.tables import Flags, Graph, Ints, Stores
 
 LONGEST = 33.0
@@ -17,7 +17,7 @@ MOST_UNITS = 17.0
 """Most units in a block of whole ones."""
 
 
-@njit(cache=True)
+@compiled
 def spread(anchors: Ints, graph: Graph, order: Ints, done: Flags, left: Ints) -> int:
     """All operations in the order of their anchors: feeders right before, drains right after. Returns how many."""
     first = graph.before.first
@@ -44,7 +44,7 @@ def spread(anchors: Ints, graph: Graph, order: Ints, done: Flags, left: Ints) ->
     return count
 
 
-@njit(cache=True)
+@compiled
 def residency(order: Ints, stores: Stores, above: int, left: Ints, live: Ints) -> tuple[int, int, int]:
     """Peak of the counted memories, units above ``above`` summed over operations, and times L0 holds two buffers."""
     first, items = stores.touched
@@ -76,7 +76,7 @@ def residency(order: Ints, stores: Stores, above: int, left: Ints, live: Ints) -
     return peak, area, broken
 
 
-@njit(cache=True)
+@compiled
 def undo(anchors: Ints, where: Ints, low: int, high: int, spare: Ints) -> None:
     """Take back the last move."""
     for i in range(low, high):
@@ -84,7 +84,7 @@ def undo(anchors: Ints, where: Ints, low: int, high: int, spare: Ints) -> None:
         where[anchors[i]] = i
 
 
-@njit(cache=True)
+@compiled
 def move(
     anchors: Ints, where: Ints, unit: Ints, graph: Graph, spare: Ints, marked: Flags, by_unit: float, by_need: float
 ) -> tuple[int, int]:
@@ -104,7 +104,7 @@ def move(
     return _block(anchors, where, unit, graph, spare, way, kind < by_need + by_unit)
 
 
-@njit(cache=True)
+@compiled
 def _with_needs(anchors: Ints, where: Ints, graph: Graph, spare: Ints, marked: Flags, way: int) -> tuple[int, int]:
     count = len(anchors)
     chosen = np.random.randint(0, count)
@@ -147,7 +147,7 @@ def _with_needs(anchors: Ints, where: Ints, graph: Graph, spare: Ints, marked: F
     return low, high
 
 
-@njit(cache=True)
+@compiled
 def _turn(anchors: Ints, where: Ints, unit: Ints, graph: Graph, spare: Ints) -> tuple[int, int]:
     count = len(anchors)
     low = np.random.randint(0, count)
@@ -181,7 +181,7 @@ def _turn(anchors: Ints, where: Ints, unit: Ints, graph: Graph, spare: Ints) -> 
     return low, high
 
 
-@njit(cache=True)
+@compiled
 def _block(
     anchors: Ints, where: Ints, unit: Ints, graph: Graph, spare: Ints, way: int, by_unit: bool
 ) -> tuple[int, int]:
@@ -226,7 +226,7 @@ def _block(
     return low, high
 
 
-@njit(cache=True)
+@compiled
 def _reach(anchors: Ints, where: Ints, graph: Graph, low: int, middle: int, right: bool, most: int) -> int:
     """How far the block ``low:middle`` may move past its neighbours, at most ``most`` positions."""
     moved = 0

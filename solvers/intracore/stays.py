@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from instances.intracore import Pipe
+from solvers.intracore.compiling import compiled
 from solvers.intracore.evictions import NEVER
 from solvers.intracore.tables import PIPES, Flags, Ints, Stores, Tables
 
@@ -90,7 +90,7 @@ def stays_of(tables: Tables) -> Stays:
     )
 
 
-@njit(cache=True)
+@compiled
 def stay(order: Ints, out: Flags, then: Ints, stores: Stores, stays: Stays) -> int:
     """Find all stays; how many there are."""
     touched, items = stores.touched
@@ -123,7 +123,7 @@ def stay(order: Ints, out: Flags, then: Ints, stores: Stores, stays: Stays) -> i
     return count
 
 
-@njit(cache=True)
+@compiled
 def pack(stores: Stores, stays: Stays, count: int) -> int:
     """Offsets of stays in memories of several sizes; units that found no room."""
     misfit = 0
@@ -135,7 +135,7 @@ def pack(stores: Stores, stays: Stays, count: int) -> int:
     return misfit
 
 
-@njit(cache=True)
+@compiled
 def _pack_one(stores: Stores, stays: Stays, count: int, memory: int) -> int:
     items = stores.touched.items
     place, size_of, kind_size, kinds = stores.place, stores.size, stores.kind_size, stores.kinds
@@ -169,7 +169,8 @@ def _pack_one(stores: Stores, stays: Stays, count: int, memory: int) -> int:
                     while j > 0 and low[j - 1] > at:
                         low[j], high[j] = low[j - 1], high[j - 1]
                         j -= 1
-                    if j > 0 and low[j - 1] == at:  # the same stay, from another list
+                    if j > 0 and low[j - 1] == at:  # the same stay from another list, or one that had the cells before
+                        high[j - 1] = max(high[j - 1], at + size_of[items[other]])
                         for c in range(j, around):
                             low[c], high[c] = low[c + 1], high[c + 1]
                         continue
@@ -191,7 +192,7 @@ def _pack_one(stores: Stores, stays: Stays, count: int, memory: int) -> int:
                 continue
             for bucket in range(begin[k] // BUCKET, end[k] // BUCKET + 1):
                 if nodes == len(link):
-                    return misfit + capacity
+                    return int(misfit + capacity)
                 link[nodes] = head[bucket]
                 held[nodes] = k
                 head[bucket] = nodes
@@ -200,7 +201,7 @@ def _pack_one(stores: Stores, stays: Stays, count: int, memory: int) -> int:
     return misfit
 
 
-@njit(cache=True)
+@compiled
 def extend(k: int, earliest: int, stores: Stores, stays: Stays, again: bool) -> int:
     """Let the stay of a load begin as early as its memory allows, at ``earliest`` or later; the position.
 
@@ -218,9 +219,9 @@ def extend(k: int, earliest: int, stores: Stores, stays: Stays, again: bool) -> 
             at -= 1
             filled[at] += size
         begin[k] = at
-        return at
+        return int(at)
     if offset[k] < 0 or earliest >= at:
-        return at
+        return int(at)
     head, link, held = stays.head[memory], stays.link, stays.held
     low, high, past = stays.low, stays.high, stays.past
     around = 0
@@ -259,7 +260,7 @@ def extend(k: int, earliest: int, stores: Stores, stays: Stays, again: bool) -> 
         nodes = stays.used[0]
         for bucket in range(soonest // BUCKET, (at - 1) // BUCKET + 1):
             if nodes == len(link):
-                return at
+                return int(at)
             if bucket == at // BUCKET:
                 break
             link[nodes] = head[bucket]
@@ -268,4 +269,4 @@ def extend(k: int, earliest: int, stores: Stores, stays: Stays, again: bool) -> 
             nodes += 1
         stays.used[0] = nodes
         begin[k] = soonest
-    return begin[k]
+    return int(begin[k])

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from solvers.intracore.compiling import compiled
 from solvers.intracore.evictions import NEVER
 from solvers.intracore.stays import MTE2, Stays, extend
 from solvers.intracore.tables import Flags, Graph, Ints, Stores, Tables
@@ -58,7 +58,7 @@ def steps_of(tables: Tables) -> Steps:
     )
 
 
-@njit(cache=True)
+@compiled
 def arrange(
     order: Ints, out: Flags, then: Ints, graph: Graph, stores: Stores, stays: Stays, steps: Steps, ahead: int
 ) -> int:
@@ -95,7 +95,7 @@ def arrange(
     return count
 
 
-@njit(cache=True)
+@compiled
 def _loads(order: Ints, out: Flags, graph: Graph, stores: Stores, stays: Stays, steps: Steps, ahead: int) -> int:
     """Loads in the order of need with the operation before which each is issued; how many there are.
 

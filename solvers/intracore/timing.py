@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from instances.intracore import Pipe
+from solvers.intracore.compiling import compiled
 from solvers.intracore.evictions import NEVER
 from solvers.intracore.stays import MTE2, Stays
 from solvers.intracore.steps import OPERATION, OUT, Steps
@@ -54,7 +54,7 @@ def clock_of(tables: Tables) -> Clock:
     )
 
 
-@njit(cache=True)
+@compiled
 def run(
     count: int, out: Flags, then: Ints, graph: Graph, stores: Stores, steps: Steps, stays: Stays, clock: Clock
 ) -> int:
@@ -135,7 +135,7 @@ def run(
     return span
 
 
-@njit(cache=True)
+@compiled
 def _claim(cells: Ints, grain: int, capacity: int, size: int, mixed: int, k: int, offset: Ints) -> int:
     """When the cells of a stay are free; taken ones have a time beyond all others."""
     if not mixed:
@@ -146,16 +146,16 @@ def _claim(cells: Ints, grain: int, capacity: int, size: int, mixed: int, k: int
         when = cells[slot]
         cells[slot] = NEVER
         offset[k] = slot * size
-        return when
+        return int(when)
     if offset[k] < 0:
         return 0
     when = 0
     for i in range(offset[k] // grain, (offset[k] + size) // grain):
         when = max(when, cells[i])
-    return when
+    return int(when)
 
 
-@njit(cache=True)
+@compiled
 def _release(cells: Ints, grain: int, at: int, size: int, when: int) -> None:
     if at >= 0:
         for i in range(at // grain, (at + size) // grain):
