@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from formulations.cycle_ratio import Arc, ArcList
 from instances.machine import MemoryName
-from instances.pipelines.loop import LoopKernel
+from instances.pipelines.loop import LoopKernel, PipelineSchedule
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,29 @@ def shortest_iteration(loop: LoopKernel) -> Bound | None:
         if through > best.ps:
             best = Bound(through, f"{resource}, with what comes before and after it")
     return best
+
+
+def objection(loop: LoopKernel, schedule: PipelineSchedule) -> str:
+    """What is wrong with a schedule of a loop, by the conditions of the formulation; empty where nothing is."""
+    if schedule.loop != loop.fingerprint or len(schedule.start_ps) != len(loop.ops):
+        return "made for another loop"
+    if set(schedule.slots) != {ring.key for ring in loop.rings} or schedule.lead > loop.most_lead:
+        return "other rings or a longer lead"
+    ii, starts = schedule.ii_ps, schedule.start_ps
+    for source, target, latency, distance in (*given_arcs(loop), *ring_arcs(loop, schedule.slots, schedule.lead)):
+        if starts[target] + ii * distance < starts[source] + latency:
+            return f"{loop.ops[target].name} does not wait for {loop.ops[source].name}"
+    for memory in loop.room_bytes:
+        if not fits(loop, memory, schedule.slots):
+            return f"slots exceed {memory.value}"
+    for resource, users in loop.resources.items():
+        around = sorted((starts[op] % ii if loop.cyclic else starts[op], length) for op, length in users)
+        ends = [begin + length for begin, length in around]
+        if any(end > begin for end, (begin, _) in zip(ends, around[1:], strict=False)):
+            return f"{resource} is held twice"
+        if loop.cyclic and ends[-1] - ii > around[0][0]:
+            return f"{resource} is held twice"
+    return ""
 
 
 def described(loop: LoopKernel, cycle: Sequence[int]) -> str:

@@ -7,17 +7,14 @@ dependences, and times are exact: the table is a set of intervals on a circle of
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from formulations.cycle_ratio import ArcList
+from formulations.modulo import Modulo
 from formulations.modulo_facts import (
     even_slots,
-    fits,
     given_arcs,
     order_arcs,
     ring_arcs,
-    ring_bytes,
     span_ps,
 )
 from instances.pipelines.loop import LoopKernel
@@ -29,24 +26,9 @@ BUDGET = 6
 """Placements per operation before an interval is given up."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """A modulo schedule: interval, starts (ps), slots of each ring, and lead."""
-
-    ii_ps: int
-    start_ps: tuple[int, ...]
-    slots: dict[str, int]
-    lead: int = 0
-
-    def rank(self, loop: LoopKernel) -> tuple[int, int, int]:
-        """What is to be small, in this order: interval, span, bytes of rings."""
-        ii = self.ii_ps if loop.cyclic else 0
-        return ii, span_ps(loop, self.start_ps), ring_bytes(loop, self.slots)
-
-
-def list_schedule(loop: LoopKernel, bound_ps: int) -> Found | None:
+def list_schedule(loop: LoopKernel, bound_ps: int) -> Modulo | None:
     """A schedule near the bound, tightened; ``None`` where even one operation after the other breaks a ring."""
-    best: Found | None = None
+    best: Modulo | None = None
     for lead in range(loop.most_lead + 1):
         found = _at_lead(loop, bound_ps, lead)
         if found is not None and (best is None or found.rank(loop) < best.rank(loop)):
@@ -54,7 +36,7 @@ def list_schedule(loop: LoopKernel, bound_ps: int) -> Found | None:
     return best
 
 
-def _at_lead(loop: LoopKernel, bound_ps: int, lead: int) -> Found | None:
+def _at_lead(loop: LoopKernel, bound_ps: int, lead: int) -> Modulo | None:
     slots = even_slots(loop)
     arcs = [*given_arcs(loop), *ring_arcs(loop, slots, lead)]
     least = ArcList(len(loop.ops), arcs).least(bound_ps if loop.cyclic else loop.serial_ps)
@@ -65,11 +47,11 @@ def _at_lead(loop: LoopKernel, bound_ps: int, lead: int) -> Found | None:
     for ii in (*tries, loop.serial_ps):
         starts = _place(loop, arcs, max(ii, least.ii_ps))
         if starts is not None:
-            return tightened(loop, Found(max(ii, least.ii_ps), tuple(starts), slots, lead), bound_ps)
+            return tightened(loop, Modulo(max(ii, least.ii_ps), tuple(starts), slots, lead), bound_ps)
     return None
 
 
-def tightened(loop: LoopKernel, found: Found, bound_ps: int) -> Found:
+def tightened(loop: LoopKernel, found: Modulo, bound_ps: int) -> Modulo:
     """The least interval and the earliest starts for the order of a schedule, with as few slots as these need."""
     orders = list(order_arcs(loop, found.start_ps, found.ii_ps))
     fixed = [*given_arcs(loop), *orders]
@@ -77,7 +59,7 @@ def tightened(loop: LoopKernel, found: Found, bound_ps: int) -> Found:
     periodic = ArcList(len(loop.ops), [*fixed, *ring_arcs(loop, found.slots, found.lead)]).least(at_least)
     if periodic is None:  # rounding at the edge of an interval; the schedule itself stands
         return found
-    best = Found(periodic.ii_ps, periodic.start_ps, found.slots, found.lead)
+    best = Modulo(periodic.ii_ps, periodic.start_ps, found.slots, found.lead)
     span = span_ps(loop, best.start_ps)
     for ring in sorted(loop.rings, key=lambda ring: -ring.size_bytes):
         while best.slots[ring.key] > 1:
@@ -85,7 +67,7 @@ def tightened(loop: LoopKernel, found: Found, bound_ps: int) -> Found:
             starts = ArcList(len(loop.ops), [*fixed, *ring_arcs(loop, fewer, found.lead)]).starts(best.ii_ps)
             if starts is None or span_ps(loop, starts) > span:
                 break
-            best = Found(best.ii_ps, tuple(starts), fewer, found.lead)
+            best = Modulo(best.ii_ps, tuple(starts), fewer, found.lead)
     return best
 
 
@@ -179,8 +161,3 @@ def _place(loop: LoopKernel, arcs: list[tuple[int, int, int, int]], ii: int) -> 
         for other in thrown:
             heapq.heappush(queue, (-heights[other], other))
     return [starts[op] for op in range(count)]
-
-
-def room_for(loop: LoopKernel, slots: Mapping[str, int]) -> bool:
-    """Whether slots fit in every memory."""
-    return all(fits(loop, memory, dict(slots)) for memory in loop.room_bytes)

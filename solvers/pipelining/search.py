@@ -1,0 +1,118 @@
+"""A loop's modulo schedule: list scheduling, then CP-SAT where that does not meet the lower bound."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from ortools.sat.python import cp_model
+
+from formulations.modulo import MOST_STAGES, Modulo, ModuloModel, pairs_to_order
+from formulations.modulo_facts import Bound, interval_bound, least_interval, shortest_iteration, span_ps
+from instances.pipelines.loop import LoopKernel, PipelineSchedule
+from solvers.pipelining.listing import list_schedule, tightened
+
+MOST_PAIRS = 1500
+"""Pairs of operations to be ordered up to which CP-SAT is asked."""
+
+SECOND_PAIRS = 40
+"""The same, for the shortest span and the fewest bytes at the interval found."""
+
+SECOND_S = 0.25
+"""Seconds for each of the two."""
+
+NEAR = 1.0005
+"""An interval so near its bound is as good as the least: the event simulation is trusted to 5 per cent."""
+
+
+def schedule_loop(loop: LoopKernel, time_limit_s: float = 2.0) -> PipelineSchedule | None:
+    """The least interval found in time with a proven bound; ``None`` where no slots let the loop run.
+
+    Lexicographic: interval, then span (prologue and epilogue), then bytes of rings. Of a loop that is gone through once,
+    the span counts first.
+    """
+    bound = least_interval(loop)
+    found = None if bound is None else list_schedule(loop, bound.ps)
+    if bound is None or found is None:
+        return None
+    deadline = time.monotonic() + time_limit_s
+    pairs = pairs_to_order(loop)
+    if _value(loop, found) > NEAR * bound.ps and pairs <= MOST_PAIRS:
+        found, bound = _least(loop, found, bound, deadline)
+    if 0 < pairs <= SECOND_PAIRS:
+        found = _second(loop, found, min(deadline, time.monotonic() + 2 * SECOND_S))
+    first = min(found.start_ps)
+    return PipelineSchedule(
+        loop=loop.fingerprint,
+        ii_ps=found.ii_ps,
+        start_ps=tuple(start - first for start in found.start_ps),
+        slots=found.slots,
+        lead=found.lead,
+        bound_ps=min(bound.ps, _value(loop, found)),
+        bound_by=bound.by,
+    )
+
+
+def _value(loop: LoopKernel, found: Modulo) -> int:
+    return found.ii_ps if loop.cyclic else span_ps(loop, found.start_ps)
+
+
+def _least(loop: LoopKernel, found: Modulo, bound: Bound, deadline: float) -> tuple[Modulo, Bound]:
+    """The least interval by CP-SAT, lead by lead; the bound is the least that any lead allows."""
+    proven: list[Bound] = []
+    leads = sorted(range(loop.most_lead + 1), key=lambda lead: lead != found.lead)
+    for rest, lead in zip(range(len(leads), 0, -1), leads, strict=True):
+        own = interval_bound(loop, lead) if loop.cyclic else shortest_iteration(loop)
+        if own is None:
+            continue
+        seconds = (deadline - time.monotonic()) / rest
+        if own.ps >= _value(loop, found) or seconds <= 0.01:
+            proven.append(own)
+            continue
+        model = ModuloModel(loop, own, replace(found, lead=lead))
+        model.least_interval()
+        solver = _solver(seconds)
+        status = solver.solve(model.model)
+        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            better = _tidied(loop, model.read(solver), own.ps)
+            found = better if _value(loop, better) <= _value(loop, found) else found
+        known = own.ps
+        if status == cp_model.INFEASIBLE:  # nothing at this lead is as short as what is known
+            known = _value(loop, found)
+        elif status != cp_model.MODEL_INVALID:
+            known = max(own.ps, round(solver.best_objective_bound))
+        by = f"CP-SAT, up to {MOST_STAGES} iterations in flight" if known > own.ps else own.by
+        proven.append(Bound(known, by))
+    return found, min(proven, key=lambda one: one.ps, default=bound)
+
+
+def _second(loop: LoopKernel, found: Modulo, deadline: float) -> Modulo:
+    """Shortest span at the interval, then fewest bytes at both."""
+    for bytes_ in (False, True):
+        seconds = min(SECOND_S, deadline - time.monotonic())
+        if seconds <= 0.01:
+            break
+        model = ModuloModel(loop, Bound(found.ii_ps, ""), found)
+        if bytes_:
+            model.fewest_bytes(found.ii_ps, span_ps(loop, found.start_ps))
+        else:
+            model.shortest_span(found.ii_ps)
+        solver = _solver(seconds)
+        if solver.solve(model.model) in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            better = _tidied(loop, model.read(solver), found.ii_ps)
+            found = min(found, better, key=lambda one: one.rank(loop))
+    return found
+
+
+def _tidied(loop: LoopKernel, found: Modulo, at_least_ps: int) -> Modulo:
+    """The better of a schedule and the same tightened."""
+    tidy = tightened(loop, found, min(at_least_ps, found.ii_ps))
+    return min(found, tidy, key=lambda one: one.rank(loop))
+
+
+def _solver(seconds: float) -> cp_model.CpSolver:
+    solver = cp_model.CpSolver()
+    solver.parameters.max_time_in_seconds = seconds
+    solver.parameters.num_workers = 1
+    solver.parameters.linearization_level = 2  # without, cycles of conditional constraints are crept around
+    return solver
