@@ -60,13 +60,16 @@ def _value(loop: LoopKernel, found: Modulo) -> int:
 def _least(loop: LoopKernel, found: Modulo, bound: Bound, deadline: float) -> tuple[Modulo, Bound]:
     """The least interval by CP-SAT, lead by lead; the bound is the least that any lead allows."""
     proven: list[Bound] = []
-    leads = sorted(range(loop.most_lead + 1), key=lambda lead: lead != found.lead)
-    for rest, lead in zip(range(len(leads), 0, -1), leads, strict=True):
-        own = interval_bound(loop, lead) if loop.cyclic else shortest_iteration(loop)
-        if own is None:
-            continue
-        seconds = (deadline - time.monotonic()) / rest
-        if own.ps >= _value(loop, found) or seconds <= 0.01:
+    owns = {
+        lead: own
+        for lead in range(loop.most_lead + 1)
+        if (own := interval_bound(loop, lead) if loop.cyclic else shortest_iteration(loop)) is not None
+    }
+    for lead in sorted(owns, key=lambda lead: lead != found.lead):
+        own = owns[lead]
+        worth = [other for other, least in owns.items() if least.ps < _value(loop, found)]
+        seconds = (deadline - time.monotonic()) / max(1, len(worth) - len(proven))
+        if lead not in worth or seconds <= 0.01:
             proven.append(own)
             continue
         model = ModuloModel(loop, own, replace(found, lead=lead))
