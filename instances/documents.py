@@ -177,22 +177,41 @@ def write_document(document: Frozen, path: str | Path) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole or not at all; :class:`InputError` where it cannot be written."""
-    path = Path(path)
-    temporary: str | None = None
+    write_texts({Path(path): text})
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write several text files, all or none: each is whole under a temporary name before the first gets its own."""
+    staged: list[tuple[str, Path]] = []
+    path = Path()
     try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a directory; give the path of a file to write")
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
+        for path, text in texts.items():
+            if path.is_dir():
+                raise InputError(f"{path}: is a directory; give the path of a file to write")
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            staged.append((temporary, path))
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            os.chmod(temporary, 0o666 & ~_umask())
+        while staged:
+            temporary, path = staged[0]
+            os.replace(temporary, path)
+            del staged[0]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be written ({_reason(error)}); choose another place") from None
     finally:
-        if temporary is not None:
+        for temporary, _ in staged:
             Path(temporary).unlink(missing_ok=True)
+
+
+def made_folder(folder: str | Path) -> Path:
+    """A folder that is there; :class:`InputError` where it cannot be made."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be made a folder ({_reason(error)}); choose another place") from None
+    return path
 
 
 def _umask() -> int:

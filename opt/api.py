@@ -21,6 +21,7 @@ from instances.instance import Instance
 from instances.library import DTYPES, KERNELS, Request, Unmodelled, parse_attributes
 from instances.machine import Machine, load_machine, machine_names
 from instances.plan import Plan
+from instances.published import read_instance
 from instances.schedule import Proof, Schedule, Status
 from opt.history import search_points
 from opt.pictures import picture_of
@@ -411,7 +412,7 @@ def _check_warm_start(instance: Instance, schedule: Schedule) -> None:
 
 def load_instance(path: str | Path) -> Instance:
     """Read and check an instance; :class:`InputError` that names file, place and remedy where it is not one."""
-    return read_document(Instance, path)
+    return read_instance(path)
 
 
 def load_schedule(path: str | Path) -> Schedule:

@@ -18,36 +18,60 @@ from opt.cli.app import app
 from opt.cli.contrast import write_comparison
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
-from opt.cli.formats import format_of
+from opt.cli.formats import format_of, refuse_options
+from opt.cli.intracore import NOT_OURS, OURS, TILES, report_answer, validate_answer
 from opt.cli.packing import validate_packing
 from opt.cli.replacement import report_plan, validate_plan
-from opt.cli.solving import Capacity, Format, InstancePath
+from opt.cli.solving import BaselineTraffic, Capacity, Format, InstancePath, Slack, SubProblem
 from opt.cli.subgraphs import validate_steps
 from opt.replay import Replay, replay
 from opt.words import microseconds, percent, size
 
 SchedulePath = Annotated[Path, typer.Argument(metavar="SCHEDULE", help="Schedule file.")]
+AnswerPath = Annotated[
+    Path, typer.Argument(metavar="SCHEDULE", help="Schedule file; of tile operations, the folder with the answer.")
+]
 
 
 @app.command()
 def validate(
+    context: typer.Context,
     path: InstancePath,
-    schedule: SchedulePath,
+    schedule: AnswerPath,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
     format_name: Format = None,
     capacity: Capacity = None,
     rule: Annotated[
         list[str] | None,
-        typer.Option("--rule", metavar="NAME=VALUE", help="Open rule of the contest, such as inner=own; repeatable."),
+        typer.Option("--rule", metavar="NAME=VALUE", help="Open rule of a contest, such as inner=own; repeatable."),
     ] = None,
+    problem: SubProblem = None,
+    baseline_traffic: BaselineTraffic = None,
+    slack: Slack = None,
 ) -> None:
     """Replay a schedule and list every rule it breaks; or check a table of offsets.
 
     \b
     Example:
       tilewright validate layer.json schedule.json
+      tilewright validate task.json answers --problem 3 --rule reuse=literal
     """
     file_format = format_of(path, format_name)
+    if file_format == "huaweicup":
+        refuse_options(context, ("capacity",), f"has no meaning for {path}, {TILES}")
+        validate_answer(
+            path,
+            schedule,
+            problem,
+            rule or [],
+            baseline_traffic=baseline_traffic,
+            slack=slack,
+            as_json=as_json,
+        )
+        return
+    refuse_options(context, OURS, f"{NOT_OURS}, and {path} is read as {file_format}")
+    if file_format != "mlsys2026":
+        refuse_options(context, ("rule",), f"is for the open rules of a contest, and {path} is read as {file_format}")
     if file_format == "mlsys2026":
         validate_steps(path, schedule, rule or [], as_json=as_json)
         return
@@ -116,8 +140,9 @@ def _verdict(schedule: Schedule, judged: Replay) -> dict[str, object]:
 
 @app.command()
 def report(
+    context: typer.Context,
     path: InstancePath,
-    schedule: SchedulePath,
+    schedule: AnswerPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
     compare: Annotated[
         Path | None, typer.Option(help="A second schedule: the page is about what the two differ in, and its worth.")
@@ -127,6 +152,7 @@ def report(
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Compare with the schedules 'stack' and 'unfused'.")
     ] = True,
+    problem: SubProblem = None,
 ) -> None:
     """Write a schedule as one self-contained HTML page.
 
@@ -134,13 +160,20 @@ def report(
     Example:
       tilewright report layer.json schedule.json -o report.html --trace trace.json
       tilewright report layer.json a.json --compare b.json -o compare.html
+      tilewright report task.json answers --problem 3 -o report.html
     """
+    file_format = format_of(path)
+    if file_format == "huaweicup":
+        refuse_options(context, ("compare", "trace", "picture", "baselines"), f"has no meaning for {path}, {TILES}")
+        report_answer(path, schedule, problem, output)
+        return
+    refuse_options(context, ("problem",), f"{NOT_OURS}, and {path} is read as {file_format}")
     if compare is not None:
         if trace is not None or picture is not None:
             raise typer.BadParameter("--compare writes the page alone; ask for trace and picture without it")
         write_comparison(path, schedule, compare, output)
         return
-    if format_of(path) == "replacement":
+    if file_format == "replacement":
         report_plan(path, schedule, output)
         return
     check_outputs([output, trace, picture], [path, schedule])

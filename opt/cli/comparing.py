@@ -65,8 +65,8 @@ def compare(
       tilewright compare buffers.csv --solvers packing,skyline,first-fit --time-limit 10
     """
     formats = {path: format_of(path) for path in paths}
-    if contest := [path for path in paths if formats[path] == "mlsys2026"]:
-        raise InputError(f"{contest[0]} is a problem of the contest, which one solver solves; use solve and validate")
+    if contest := [path for path in paths if formats[path] in ("mlsys2026", "huaweicup")]:
+        raise InputError(f"{contest[0]} is a problem of a contest, which one solver solves; use solve and validate")
     if problems := [path for path in paths if formats[path] == "replacement"]:
         if len(problems) < len(paths):
             raise InputError(f"{problems[0]} is a replacement problem and others are not; compare them in two commands")

@@ -19,6 +19,7 @@ from instances.networks import NETWORKS
 from opt.benchmarks import SETS
 from opt.cli.app import app
 from opt.cli.plotting import KINDS
+from opt.intracore import SAMPLES
 from solvers.registry import REGISTRY
 
 ASK = "complete-words"
@@ -69,6 +70,7 @@ VALUES: dict[str, Callable[[], Iterable[str]]] = {
     "machines name": machine_names,
     "cost dtype": lambda: DTYPES,
     "network name": lambda: NETWORKS,
+    "tiles sample": lambda: (f"{name}:" for name in SAMPLES),
     "benchmark set_name": lambda: (*SETS, "replacement"),
     "plot kind": lambda: KINDS,
 }

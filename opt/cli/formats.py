@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+import typer
+
 from instances.documents import read_json
 from instances.errors import InputError
-from instances.subgraphs import is_subgraph_problem
+from instances.intracore_files import is_tile_table
+from instances.published import published_kind
 
-FormatName = Literal["native", "packing", "replacement", "mlsys2026"]
+FormatName = Literal["native", "packing", "replacement", "mlsys2026", "huaweicup"]
 
 LARGEST_PUBLISHED = 16 * 2**20
 """Bytes above which a JSON file can only be one of ours: it is not parsed to find out."""
@@ -23,10 +27,20 @@ def format_of(path: Path, name: str | None = None) -> FormatName:
             raise InputError(f"format {name!r} is unknown; choose {', '.join(known[:-1])} or {known[-1]}")
         return cast(FormatName, name)
     if path.suffix == ".csv":
-        return "packing"
+        return "huaweicup" if is_tile_table(path) else "packing"
     if path.suffix != ".json" or not path.is_file() or path.stat().st_size > LARGEST_PUBLISHED:
         return "native"
     content = read_json(path)
-    if is_subgraph_problem(content):
-        return "mlsys2026"
+    published = published_kind(content)
+    if published is not None:
+        return cast(FormatName, published)
     return "replacement" if isinstance(content, dict) and "capacity_bytes" in content else "native"
+
+
+def refuse_options(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """:class:`InputError` where one of some options was given on the command line; ``why`` is about its name."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = next(one for one in context.command.params if one.name == name)
+            raise InputError(f"{option.opts[0]} {why}; leave it out")

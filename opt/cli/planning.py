@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from instances.documents import write_text
+from instances.documents import made_folder, write_text
 from instances.plan import Plan
 from opt import api
 from opt.cli.answers import SchedulePath
@@ -18,7 +18,7 @@ from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
 from opt.plans import build_plan
-from opt.plans.allocation import made_folder, write_allocations
+from opt.plans.allocation import write_allocations
 from opt.plans.cores import core_limits
 from opt.plans.mlir import mlir_text
 from opt.plans.pool import pool_table

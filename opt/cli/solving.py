@@ -16,8 +16,9 @@ from opt.checkpoint import Checkpoint
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
-from opt.cli.formats import format_of
+from opt.cli.formats import format_of, refuse_options
 from opt.cli.interrupts import run_until_told
+from opt.cli.intracore import NOT_OURS, ONE_SOLVER, OURS, TILES, solve_task
 from opt.cli.packing import solve_packing
 from opt.cli.progress import live_progress
 from opt.cli.replacement import solve_problem
@@ -35,11 +36,23 @@ Seed = Annotated[int, typer.Option(help="Seed of the search.")]
 Format = Annotated[
     str | None,
     typer.Option(
-        "--format", metavar="native|packing|replacement|mlsys2026", help="Format of PATH; default by what it holds."
+        "--format",
+        metavar="native|packing|replacement|mlsys2026|huaweicup",
+        help="Format of PATH; default by what it holds.",
     ),
 ]
 Capacity = Annotated[
     int | None, typer.Option(min=1, help="Bytes to pack the buffers of a csv file into, or of a scratchpad.")
+]
+SubProblem = Annotated[
+    int | None,
+    typer.Option("--problem", metavar="1|2|3", min=1, max=3, help="Of tile operations: residency, traffic or time."),
+]
+BaselineTraffic = Annotated[
+    int | None, typer.Option(min=0, help="Of tile operations, problem 3: extra traffic that the time may cost.")
+]
+Slack = Annotated[
+    float | None, typer.Option(help="Share of extra traffic above the baseline that is allowed. [default: 0.05]")
 ]
 
 
@@ -63,7 +76,9 @@ def solve(
     memory_limit: Annotated[
         int | None, typer.Option(help="MiB that the process may hold; above, it stops with the best so far.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Schedule file to write.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Schedule file to write; of tile operations, the folder.")
+    ] = None,
     trace: Annotated[Path | None, typer.Option(help="Chrome trace to write, for Perfetto.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary.")] = False,
@@ -79,17 +94,44 @@ def solve(
     objective: Annotated[
         str, typer.Option(metavar="traffic|time", help="Of a replacement problem: what is to be least.")
     ] = "traffic",
+    problem: SubProblem = None,
+    baseline_traffic: BaselineTraffic = None,
+    slack: Slack = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option("--rule", metavar="NAME=VALUE", help="Of tile operations: single-l0=true, one buffer in each L0."),
+    ] = None,
 ) -> None:
-    """Find the fastest schedule, pack buffers or plan a scratchpad, with a proven bound.
+    """Find the fastest schedule, pack buffers, plan a scratchpad or order tile operations, with a proven bound.
 
     \b
     Example:
       tilewright solve layer.json --time-limit 60 -o schedule.json --trace trace.json
+      tilewright solve task.json --format huaweicup --problem 3 -o answers
 
     Ctrl-C or SIGTERM ends the search and gives the best schedule so far; a second one ends all.
     """
     started = float(context.obj)
     file_format = format_of(path, format_name)
+    if file_format == "huaweicup":
+        refuse_options(context, ONE_SOLVER, f"has no meaning for {path}, {TILES}")
+        solve_task(
+            path,
+            problem,
+            output,
+            rules=rule or [],
+            baseline_traffic=baseline_traffic,
+            slack=slack,
+            time_limit=_given(context, time_limit),
+            workers=workers,
+            seed=seed,
+            started=started,
+            as_json=as_json,
+            quiet=quiet,
+            verbose=verbose,
+        )
+        return
+    refuse_options(context, (*OURS, "rule"), f"{NOT_OURS}, and {path} is read as {file_format}")
     if file_format == "packing":
         solve_packing(
             path,
@@ -104,11 +146,10 @@ def solve(
         )
         return
     if file_format == "mlsys2026":
-        given = context.get_parameter_source("time_limit")
         solve_steps(
             path,
             output,
-            time_limit=None if given is not None and given.name == "DEFAULT" else time_limit,
+            time_limit=_given(context, time_limit),
             workers=workers,
             seed=seed,
             started=started,
@@ -164,6 +205,12 @@ def solve(
         show_lines(summary(instance, result, judged, output), err=True)
     if as_json:
         typer.echo(json.dumps(answer(instance, result, judged)))
+
+
+def _given(context: typer.Context, time_limit: float) -> float | None:
+    """The time limit, where it was given."""
+    source = context.get_parameter_source("time_limit")
+    return None if source is not None and source.name == "DEFAULT" else time_limit
 
 
 def _log(line: str) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from instances.documents import digest
-from instances.errors import InputError
+from instances.documents import digest, made_folder
 from instances.machine import Machine, MemoryName
 from instances.packing import Buffer, write_buffers
 from instances.plan import Plan, PlannedBuffer
@@ -47,17 +46,6 @@ def write_allocations(plan: Plan, machine: Machine, folder: str | Path) -> list[
         write_buffers(buffers, [buffer.offset or 0 for buffer in buffers], path)
         paths.append(path)
     return paths
-
-
-def made_folder(folder: str | Path) -> Path:
-    """A folder that is there; :class:`InputError` where it cannot be made."""
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{path}: cannot be made a folder ({reason}); choose another place") from None
-    return path
 
 
 def _l2(plan: Plan, machine: Machine) -> list[Buffer]:

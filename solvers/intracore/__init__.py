@@ -1,0 +1,1 @@
+"""Search for tile operations inside one core."""
