@@ -47,7 +47,6 @@ def cube_loop(fusion: Fusion, machine: Machine, tiling: Tiling, draft: Draft) ->
     )
     a /= steps
     p = mmad_ns(machine, shape.left, blocks.m, round(columns), blocks.depth, steps * blocks.joined) / steps
-    turn = {TURN: machine.exposed.mix.value} if mixed else None
 
     writer = LoopWriter(machine, draft)
     streamed = [side for side in ("left", "right") if side != stays]
@@ -66,11 +65,13 @@ def cube_loop(fusion: Fusion, machine: Machine, tiling: Tiling, draft: Draft) ->
         into_l0, product = (count - 1) * max(a, p) + a, (count - 1) * max(a, p) + p
         brought = [fills[side][chunk] for side in streamed]
         slices.append(writer.op(f"slices{chunk}", "mte1", into_l0, after=brought, work_ns=count * a))
-        products.append(writer.op(f"products{chunk}", "cube", product, work_ns=count * p, holds=turn))
+        products.append(writer.op(f"products{chunk}", "cube", product, work_ns=count * p))
         writer.wait(slices[-1], products[-1], ps(a))
         counts.append(count)
     for ops in (order, slices, products):
         writer.in_turn(ops)
+    if mixed:
+        writer.hold(products[0], TURN, machine.exposed.mix.value * steps * p)
     for chunk in range(chunks):  # two slots of L0: a slice waits for the product of the last but one
         following = (chunk + 1) % chunks
         around = int(chunk + 1 == chunks)
@@ -150,8 +151,7 @@ def _epilogue(
     for chunk in range(chunks):
         load_bytes = (read_bytes + (0 if direct else handed)) / chunks
         load = writer.op(f"load{chunk}", "vector_mte2", stages["vector_mte2"].piece_ns, holds=side, l2_bytes=load_bytes)
-        both = {**side, TURN: share.mix.value}
-        work = writer.op(f"vector{chunk}", "vector", stages["vector"].piece_ns, after=[load], holds=both)
+        work = writer.op(f"vector{chunk}", "vector", stages["vector"].piece_ns, after=[load], holds=side)
         writer.wait(flags[chunk if direct else 0], work if direct else load, ps(sync))
         store = writer.op(
             f"store{chunk}", "mte3", stages["mte3"].piece_ns, after=[work], holds=side, l2_bytes=write_bytes / chunks
@@ -159,6 +159,7 @@ def _epilogue(
         loads.append(load)
         works.append(work)
         stores.append(store)
+    writer.hold(works[0], TURN, share.mix.value * stages["vector"].piece_ns * chunks)
     for ops in (outs, flags, loads, works, stores):
         writer.in_turn(ops)
     filled = [(fill, [work]) for fill, work in zip(outs if direct else loads, works, strict=True)]

@@ -217,11 +217,6 @@ class KernelLoop(Frozen):
     iterations: Annotated[float, Field(ge=1)]
     entry_ps: Ps = 0
 
-    def total_ps(self, schedule: PipelineSchedule) -> int:
-        """Time of all iterations under a schedule: ``entry + (n - 1) * II + span``, rounded up."""
-        repeated = -int(-(self.iterations - 1) * schedule.ii_ps // 1)
-        return self.entry_ps + repeated + schedule.span_ps(self.body)
-
     def work_ps(self) -> dict[str, float]:
         """Work of each pipe in all iterations; of MTE2 with the entry."""
         total: dict[str, float] = {}

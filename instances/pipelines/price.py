@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from instances.costs.terms import Draft, Misfit, l2_ns, launch_ns, miss_ns_per_mib, place_buffers, round_up
 from instances.kernels import Cost
 from instances.machine import Machine, MemoryName
+from instances.pipelines.course import course
 from instances.pipelines.loop import KernelLoop, PipelineSchedule
 from instances.pipelines.writing import PS_PER_NS
 
@@ -45,10 +46,9 @@ def scheduled_cost(
     body = loop.body
     work = loop.work_ps()
     busiest = max(work, key=lambda pipe: (work[pipe], pipe))
-    users = [(start, op) for start, op in zip(schedule.start_ps, body.ops, strict=True) if op.pipe == busiest]
-    fill = min(start for start, _ in users)
-    drain = schedule.span_ps(body) - max(start + op.busy_ps for start, op in users)
-    between = loop.total_ps(schedule) - fill - drain
+    run = course(loop, schedule)
+    fill, drain = run.fill_ps(busiest), run.drain_ps(busiest)
+    between = run.end_ps - fill - drain
     slots = {ring.key: schedule.slots[ring.key] for ring in body.rings}
     demands = [
         (name, memory, size, slots.get(f"{name}@{memory.value}", count)) for name, memory, size, count in draft.demands

@@ -20,9 +20,15 @@ def vector_loop(fusion: Fusion, machine: Machine, tiling: Tiling, draft: Draft) 
     held = {ISSUE: machine.exposed.vector.value}
     rows = vector.row_tile(fusion, machine, tiling.tile[vector.key(fusion)], 1.0)
     writer = LoopWriter(machine, draft)
-    first = writer.op("load", "mte2", load.piece_ns, holds=held, l2_bytes=rows.fetched_bytes)
+    # all cores do the same in step, so that a load of all of them at once has L2's rate to share
+    rate = machine.l2.rate_gb_s.value * max(1, tiling.l2_permille) / 1000 / tiling.aiv
+    load_ns = max(load.piece_ns, rows.fetched_bytes / rate)
+    store_ns = max(store.piece_ns, rows.stored_bytes / rate)
+    first = writer.op("load", "mte2", load_ns, work_ns=load.piece_ns, holds=held, l2_bytes=rows.fetched_bytes)
     work = writer.op("compute", "vector", compute.piece_ns, after=[first], holds=held)
-    last = writer.op("store", "mte3", store.piece_ns, after=[work], holds=held, l2_bytes=rows.stored_bytes)
+    last = writer.op(
+        "store", "mte3", store_ns, work_ns=store.piece_ns, after=[work], holds=held, l2_bytes=rows.stored_bytes
+    )
     writer.rings("read", MemoryName.UB, [(first, [work])])
     writer.rings("write", MemoryName.UB, [(work, [last])])
     return KernelLoop(body=writer.loop(pieces > 1), iterations=max(1.0, pieces))

@@ -12,8 +12,9 @@ ISSUE, TURN = "issue", "turn"
 """Resources beside the pipes: the issue of a vector core, and the turn of the two sides of a mixed kernel.
 
 A vector core is held for the share ``exposed.vector`` of each of its operations before it issues the next, and the
-cube and the vector unit of a mixed kernel keep one another waiting for ``exposed.mix`` of theirs, as in the event
-simulation: these are the fitted shares of the cost model, told of single operations.
+cube and the vector unit of a mixed kernel keep one another waiting for ``exposed.mix`` of their work: on a tile under
+an epilogue, on a product or a softmax in attention. These are the fitted shares of the cost model, told of single
+operations; the event simulation tells them so, too.
 """
 
 PS_PER_NS = 1000
@@ -58,6 +59,12 @@ class LoopWriter:
         for source in after:
             self.wait(source, number)
         return number
+
+    def hold(self, op: int, resource: str, ns: float) -> None:
+        """Let an operation hold a resource for a time from its start, which may outlast it."""
+        if ps(ns):
+            found = self.ops[op]
+            self.ops[op] = found.model_copy(update={"holds": {**found.holds, resource: ps(ns)}})
 
     def wait(self, source: int, target: int, latency_ps: int | None = None, distance: int = 0) -> None:
         """A dependence; by default on the end of ``source``."""

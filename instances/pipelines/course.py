@@ -1,0 +1,109 @@
+"""The course of a whole loop under its modulo schedule: prologue, steady state, and an epilogue that is not held up.
+
+In the steady state an operation may wait for one of a later iteration: a vector core for the turn that the products of
+the next tile have. The last iterations have nobody after them, and start each operation as soon as what it waits for
+allows, in the order of the schedule. Where the loop is short, that is so of all of its iterations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from instances.pipelines.loop import KernelLoop, LoopKernel, PipelineSchedule
+
+MOST_LAST = 8
+"""Iterations at the end that are run out of step; with more in flight than that, the others keep the schedule."""
+
+MOST_STARTS = 4000
+"""Operations of these, over all iterations."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """A whole run, in ps from its start: the end of all, and per pipe its first start and its last end.
+
+    ``last`` are the iterations that run out of step, at the end.
+    """
+
+    end_ps: int
+    first_ps: dict[str, int]
+    last_ps: dict[str, int]
+    last: int
+
+    def fill_ps(self, pipe: str) -> int:
+        """From the start to the first operation of a pipe."""
+        return self.first_ps[pipe]
+
+    def drain_ps(self, pipe: str) -> int:
+        """From the last end of a pipe to the end of all."""
+        return self.end_ps - self.last_ps[pipe]
+
+
+def course(loop: KernelLoop, schedule: PipelineSchedule) -> Course:
+    """The run of all iterations: ``entry``, then ``n - m`` of them an interval apart, then the last ``m``."""
+    body, ii = loop.body, schedule.ii_ps
+    count = len(body.ops)
+    last = min(math.floor(loop.iterations), schedule.stages(body) + 1, MOST_LAST, max(1, MOST_STARTS // count))
+    before = math.ceil((loop.iterations - last) * ii)
+    starts = run_out(body, schedule, last, steady=before > 0)
+    first: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for number, op in enumerate(body.ops):
+        begin = schedule.start_ps[number] if before else starts[number]
+        end = before + max(starts[k * count + number] for k in range(last)) + op.busy_ps
+        first[op.pipe] = min(first.get(op.pipe, begin), begin)
+        ends[op.pipe] = max(ends.get(op.pipe, end), end)
+    if loop.entry_ps:  # MTE2 is at work from the start, all others wait for what it brings
+        first = {pipe: begin + (0 if pipe == "mte2" else loop.entry_ps) for pipe, begin in first.items()}
+        ends = {pipe: end + loop.entry_ps for pipe, end in ends.items()}
+    return Course(max(ends.values()), first, ends, last)
+
+
+def run_out(body: LoopKernel, schedule: PipelineSchedule, last: int, steady: bool) -> list[int]:
+    """Earliest starts (ps) of the last iterations, by iteration and operation, from where the first of them begins.
+
+    ``steady``: iterations without end went before, at their times in the schedule. Longest paths, one sweep in the
+    order of the schedule after the other; its own times satisfy all that is asked, so that none grows for ever.
+    """
+    count, ii, begins = len(body.ops), schedule.ii_ps, schedule.start_ps
+    into: list[list[tuple[int, int, int]]] = [[] for _ in range(count)]
+    for source, target, latency, distance in _arcs(body, schedule):
+        into[target].append((source, latency, distance))
+    order = sorted(
+        ((k, op) for k in range(last) for op in range(count)), key=lambda node: begins[node[1]] + node[0] * ii
+    )
+    starts = [0] * (last * count)
+    for _ in range(last * count):
+        changed = False
+        for k, op in order:
+            at = starts[k * count + op]
+            for source, latency, distance in into[op]:
+                other = k - distance
+                if 0 <= other < last:
+                    at = max(at, starts[other * count + source] + latency)
+                elif other < 0 and steady:
+                    at = max(at, begins[source] + other * ii + latency)
+            if at > starts[k * count + op]:
+                starts[k * count + op], changed = at, True
+        if not changed:
+            break
+    return starts
+
+
+def _arcs(body: LoopKernel, schedule: PipelineSchedule) -> Iterator[tuple[int, int, int, int]]:
+    """What waits for what: dependences, slots of rings, and the order that the schedule gives on each resource."""
+    for d in body.dependences:
+        yield d.source, d.target, d.latency_ps, d.distance
+    for ring in body.rings:
+        for arc in body.ring_arcs(ring, schedule.slots[ring.key], schedule.lead):
+            if body.cyclic or not arc[3]:
+                yield arc
+    ii, begins = schedule.ii_ps, schedule.start_ps
+    for users in body.resources.values():
+        around = sorted(users, key=lambda user: (begins[user[0]] % ii, user[1], user[0]))
+        for place, (one, length) in enumerate(around):
+            other = around[(place + 1) % len(around)][0]
+            distance = begins[one] // ii - begins[other] // ii + (place + 1 == len(around))
+            yield one, other, length, distance
