@@ -69,7 +69,7 @@ def run_out(body: LoopKernel, schedule: PipelineSchedule, last: int, steady: boo
     """
     count, ii, begins = len(body.ops), schedule.ii_ps, schedule.start_ps
     into: list[list[tuple[int, int, int]]] = [[] for _ in range(count)]
-    for source, target, latency, distance in _arcs(body, schedule):
+    for source, target, latency, distance in arcs(body, schedule):
         into[target].append((source, latency, distance))
     order = sorted(
         ((k, op) for k in range(last) for op in range(count)), key=lambda node: begins[node[1]] + node[0] * ii
@@ -92,8 +92,11 @@ def run_out(body: LoopKernel, schedule: PipelineSchedule, last: int, steady: boo
     return starts
 
 
-def _arcs(body: LoopKernel, schedule: PipelineSchedule) -> Iterator[tuple[int, int, int, int]]:
-    """What waits for what: dependences, slots of rings, and the order that the schedule gives on each resource."""
+def arcs(body: LoopKernel, schedule: PipelineSchedule) -> Iterator[tuple[int, int, int, int]]:
+    """What waits for what: dependences, slots of rings, and the order that the schedule gives on each resource.
+
+    As (source, target, latency in ps, distance in iterations).
+    """
     for d in body.dependences:
         yield d.source, d.target, d.latency_ps, d.distance
     for ring in body.rings:

@@ -96,12 +96,13 @@ def cube_loop(fusion: Fusion, machine: Machine, tiling: Tiling, draft: Draft) ->
             writer.ring("out", MemoryName.UB, [(out, [last])])
         readers = [out]
     writer.ring("sum", MemoryName.L0C, [(products[0], readers)])
-    entry = 0.0
+    entry, loaded = 0.0, 0.0
     if stays is not None:
-        moved, transfers = bytes_of[stays], [count * chunks for count in moves[stays]]
-        entry = max(1, runs[stays]) * move_ns(machine, into_l1, moved, *transfers)
+        loaded, transfers = max(1, runs[stays]) * bytes_of[stays], [count * chunks for count in moves[stays]]
+        entry = max(1, runs[stays]) * move_ns(machine, into_l1, bytes_of[stays], *transfers)
     room = {MemoryName.L2: cube.WORKSPACE_STAGES * _workspace_bytes(blocks)} if mixed and not machine.direct else {}
-    return KernelLoop(body=writer.loop(blocks.mine > 1, room), iterations=blocks.mine, entry_ps=ps(entry))
+    body = writer.loop(blocks.mine > 1, room)
+    return KernelLoop(body=body, iterations=blocks.mine, entry_ps=ps(entry), entry_bytes=round(loaded))
 
 
 def _workspace_bytes(blocks: cube.Blocks) -> int:

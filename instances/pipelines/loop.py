@@ -210,12 +210,13 @@ class KernelLoop(Frozen):
     """The loop of a kernel's busiest core: its body, how often it runs, and what comes before it once.
 
     ``iterations`` need not be whole: a masked context ends within a step, the last tile may be part empty.
-    ``entry_ps`` is the time of MTE2 for an operand that stays in L1.
+    ``entry_ps`` is the time of MTE2 for an operand that stays in L1, ``entry_bytes`` what it loads.
     """
 
     body: LoopKernel
     iterations: Annotated[float, Field(ge=1)]
     entry_ps: Ps = 0
+    entry_bytes: Ps = 0
 
     def work_ps(self) -> dict[str, float]:
         """Work of each pipe in all iterations; of MTE2 with the entry."""

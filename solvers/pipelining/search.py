@@ -8,7 +8,7 @@ from dataclasses import replace
 from ortools.sat.python import cp_model
 
 from formulations.modulo import MOST_STAGES, Modulo, ModuloModel, pairs_to_order
-from formulations.modulo_facts import Bound, interval_bound, least_interval, shortest_iteration, span_ps
+from formulations.modulo_facts import Bound, interval_bound, least_interval, objection, shortest_iteration, span_ps
 from instances.pipelines.loop import LoopKernel, PipelineSchedule
 from solvers.pipelining.listing import list_schedule, tightened
 
@@ -42,7 +42,7 @@ def schedule_loop(loop: LoopKernel, time_limit_s: float = 2.0) -> PipelineSchedu
     if 0 < pairs <= SECOND_PAIRS:
         found = _second(loop, found, min(deadline, time.monotonic() + 2 * SECOND_S))
     first = min(found.start_ps)
-    return PipelineSchedule(
+    made = PipelineSchedule(
         loop=loop.fingerprint,
         ii_ps=found.ii_ps,
         start_ps=tuple(start - first for start in found.start_ps),
@@ -51,6 +51,19 @@ def schedule_loop(loop: LoopKernel, time_limit_s: float = 2.0) -> PipelineSchedu
         bound_ps=min(bound.ps, _value(loop, found)),
         bound_by=bound.by,
     )
+    return _doubled(loop, made)
+
+
+def _doubled(loop: LoopKernel, schedule: PipelineSchedule) -> PipelineSchedule:
+    """The same with a second slot for each ring while there is room.
+
+    The interval does not need them; moves that L2 holds up for a while do.
+    """
+    for ring in sorted(loop.rings, key=lambda ring: ring.size_bytes):
+        if schedule.slots[ring.key] == 1 and ring.most > 1:
+            more = schedule.model_copy(update={"slots": {**schedule.slots, ring.key: 2}})
+            schedule = schedule if objection(loop, more) else more
+    return schedule
 
 
 def _value(loop: LoopKernel, found: Modulo) -> int:
