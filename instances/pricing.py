@@ -8,6 +8,7 @@ from instances.fusion import Fusion
 from instances.instance import Instance, Pricing
 from instances.kernels import Cost, Tiling
 from instances.pipelines.derive import derive
+from instances.pipelines.loop import KernelLoop, PipelineSchedule
 from instances.pipelines.price import certificate, scheduled_cost
 
 
@@ -26,3 +27,13 @@ def price_in(instance: Instance, fusion: Fusion, tiling: Tiling) -> Cost:
     if loop is None or loop.body.fingerprint in instance.unscheduled:
         return estimate
     return scheduled_cost(machine, price, tiling.l2_permille, loop, certificate(loop, instance.schedule_of))
+
+
+def loop_in(instance: Instance, fusion: Fusion, tiling: Tiling) -> tuple[KernelLoop, PipelineSchedule] | None:
+    """The loop that a kernel's price follows from, and the schedule of it; ``None`` where it is an estimate."""
+    if instance.price is Pricing.ESTIMATE:
+        return None
+    loop = derive(fusion, instance.machine, tiling)
+    if loop is None or loop.body.fingerprint in instance.unscheduled:
+        return None
+    return loop, certificate(loop, instance.schedule_of)

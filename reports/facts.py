@@ -15,9 +15,11 @@ from pydantic import BaseModel
 
 from instances import costs
 from instances.errors import InputError, TilewrightError
+from instances.fusion import Fuser
 from instances.instance import Instance
 from instances.kernels import Buffer, Cost, KernelKind
 from instances.machine import Figure, Machine, MemoryName, Path
+from instances.pricing import price_in
 from instances.schedule import Kernel, Move, Schedule, Source
 
 UNPRICED = "unpriced"
@@ -194,9 +196,9 @@ class Prices:
         return self._known[key]
 
     def _price(self, kernel: Kernel) -> Cost | None:
-        graph, machine = self.instance.graph, self.instance.machine
         try:
-            return costs.price_group(graph, machine, kernel.operators, kernel.tiling).cost
+            fusion = Fuser(self.instance.graph).judge(kernel.operators)
+            return None if fusion is None else price_in(self.instance, fusion, kernel.tiling)
         except (costs.Misfit, TilewrightError, ValueError, KeyError):
             return None
 

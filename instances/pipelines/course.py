@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from instances.pipelines.loop import KernelLoop, LoopKernel, PipelineSchedule
 
@@ -68,45 +69,54 @@ def run_out(body: LoopKernel, schedule: PipelineSchedule, last: int, steady: boo
     order of the schedule after the other; its own times satisfy all that is asked, so that none grows for ever.
     """
     count, ii, begins = len(body.ops), schedule.ii_ps, schedule.start_ps
-    into: list[list[tuple[int, int, int]]] = [[] for _ in range(count)]
-    for source, target, latency, distance in arcs(body, schedule):
-        into[target].append((source, latency, distance))
-    order = sorted(
-        ((k, op) for k in range(last) for op in range(count)), key=lambda node: begins[node[1]] + node[0] * ii
-    )
+    behind: list[list[tuple[int, int]]] = [[] for _ in range(last * count)]  # node -> (node that waits, latency)
     starts = [0] * (last * count)
-    for _ in range(last * count):
+    for (turn, source), (later, target), latency in waits(body, schedule, -schedule.stages(body) - 1, last):
+        if later < 0:
+            continue
+        if turn >= 0:
+            behind[turn * count + source].append((later * count + target, latency))
+        elif steady:
+            at = turn * ii + begins[source] + latency
+            starts[later * count + target] = max(at, starts[later * count + target])
+    order = sorted(range(last * count), key=lambda node: begins[node % count] + node // count * ii)
+    changed = True
+    while changed:
         changed = False
-        for k, op in order:
-            at = starts[k * count + op]
-            for source, latency, distance in into[op]:
-                other = k - distance
-                if 0 <= other < last:
-                    at = max(at, starts[other * count + source] + latency)
-                elif other < 0 and steady:
-                    at = max(at, begins[source] + other * ii + latency)
-            if at > starts[k * count + op]:
-                starts[k * count + op], changed = at, True
-        if not changed:
-            break
+        for node in order:
+            for target, latency in behind[node]:
+                if starts[node] + latency > starts[target]:
+                    starts[target], changed = starts[node] + latency, True
     return starts
 
 
-def arcs(body: LoopKernel, schedule: PipelineSchedule) -> Iterator[tuple[int, int, int, int]]:
-    """What waits for what: dependences, slots of rings, and the order that the schedule gives on each resource.
+Node = tuple[int, int]
+"""Iteration and operation."""
 
-    As (source, target, latency in ps, distance in iterations).
+
+def waits(
+    body: LoopKernel, schedule: PipelineSchedule, first: int, end: int, pipes: bool = True
+) -> Iterator[tuple[Node, Node, int]]:
+    """What waits for what in iterations ``first`` to ``end``, with its latency (ps).
+
+    Dependences, slots of rings, and on each resource the order that the schedule gives, of the iterations that are
+    there. Without ``pipes``, the order on other resources alone.
     """
-    for d in body.dependences:
-        yield d.source, d.target, d.latency_ps, d.distance
+    given = [(d.source, d.target, d.latency_ps, d.distance) for d in body.dependences]
     for ring in body.rings:
-        for arc in body.ring_arcs(ring, schedule.slots[ring.key], schedule.lead):
-            if body.cyclic or not arc[3]:
-                yield arc
-    ii, begins = schedule.ii_ps, schedule.start_ps
-    for users in body.resources.values():
-        around = sorted(users, key=lambda user: (begins[user[0]] % ii, user[1], user[0]))
-        for place, (one, length) in enumerate(around):
-            other = around[(place + 1) % len(around)][0]
-            distance = begins[one] // ii - begins[other] // ii + (place + 1 == len(around))
-            yield one, other, length, distance
+        given += body.ring_arcs(ring, schedule.slots[ring.key], schedule.lead)
+    for source, target, latency, distance in given:
+        for turn in range(first, end):
+            if first <= turn + distance < end:
+                yield (turn, source), (turn + distance, target), latency
+    own = {op.pipe for op in body.ops}
+    for resource, users in body.resources.items():
+        if resource in own and not pipes:
+            continue
+        queue = sorted(
+            (turn * schedule.ii_ps + schedule.start_ps[op], turn, op, length)
+            for turn in range(first, end)
+            for op, length in users
+        )
+        for (_, turn, op, length), (_, later, other, _) in pairwise(queue):
+            yield (turn, op), (later, other), length

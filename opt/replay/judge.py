@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from instances.build import structure
-from instances.costs import Misfit, price
+from instances.costs import Misfit
 from instances.errors import InvalidScheduleError
 from instances.fusion import Fuser, Fusion
 from instances.instance import Instance
 from instances.kernels import Cost, KernelKind
 from instances.machine import MemoryName
+from instances.pricing import loop_in, price_in
 from instances.schedule import Kernel, Schedule, Status
+from opt.replay.pipelines import Fault, check_pipeline
 from opt.replay.tensors import check_tensors
 from opt.replay.timeline import KernelTimes, Traffic, kernel_times
 
@@ -148,6 +150,7 @@ def _price(instance: Instance, schedule: Schedule, book: _Book) -> Iterator[Pric
     fuser = Fuser(instance.graph)
     traffic = Traffic(instance)
     known: dict[tuple[str, str], Cost | Misfit] = {}
+    pipelines: dict[str, list[Fault]] = {}
     for kernel in schedule.kernels:
         place = kernel.label
         if any(name not in instance.graph.operator for name in kernel.operators):
@@ -170,7 +173,7 @@ def _price(instance: Instance, schedule: Schedule, book: _Book) -> Iterator[Pric
         key = (structure(fusion), kernel.tiling.model_dump_json())
         if key not in known:
             try:
-                known[key] = price(fusion, instance.machine, kernel.tiling)
+                known[key] = price_in(instance, fusion, kernel.tiling)
             except Misfit as misfit:
                 known[key] = misfit
         cost = known[key]
@@ -183,7 +186,23 @@ def _price(instance: Instance, schedule: Schedule, book: _Book) -> Iterator[Pric
                 f"tiling does not fit: {cost.memory}, {cost.over_bytes} bytes over",
             )
             continue
+        _check_pipeline(instance, kernel, fusion, pipelines, book)
         yield Priced(kernel, fusion, cost, kernel_times(traffic, kernel, cost))
+
+
+def _check_pipeline(
+    instance: Instance, kernel: Kernel, fusion: Fusion, known: dict[str, list[Fault]], book: _Book
+) -> None:
+    """A price that is no estimate follows from a legal pipeline of the kernel's loop."""
+    found = loop_in(instance, fusion, kernel.tiling)
+    if found is None:
+        return
+    loop, schedule = found
+    key = f"{schedule.loop} {loop.iterations}"
+    if key not in known:
+        known[key] = check_pipeline(loop, schedule, instance.machine)
+    for fault in known[key]:
+        book.note("pipeline", kernel.label, kernel.start_ns, fault.amount, fault.what)
 
 
 def _check_buffers(instance: Instance, item: Priced, book: _Book) -> None:

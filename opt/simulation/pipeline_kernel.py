@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from instances.costs import attention, cube, vector
 from instances.fusion import Fusion
 from instances.kernels import KernelKind, Rule, Tiling
-from instances.pipelines.course import arcs
+from instances.pipelines.course import waits
 from instances.pipelines.loop import KernelLoop, PipelineSchedule
 from opt.simulation.parts import dealt
 from opt.simulation.program import Op, Program
@@ -50,28 +50,25 @@ def _unrolled(loop: KernelLoop, schedule: PipelineSchedule, iterations: float) -
     )
     entry = 1 if loop.entry_ps else 0
     place = {node: number + entry for number, node in enumerate(nodes)}
-    into: list[list[tuple[int, int, int]]] = [[] for _ in range(count)]
-    for source, target, latency, distance in arcs(body, schedule):
-        into[target].append((source, latency, distance))
+    into: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for source, target, latency in waits(body, schedule, 0, turns, pipes=False):
+        into.setdefault(target, []).append((place[source], latency))
     if entry:
         yield _moved("mte2", loop.entry_ps, loop.entry_bytes, 1.0, (), ())
     for k, number in nodes:
         op = body.ops[number]
-        waits = [0] if entry and not k and op.pipe == "mte1" else []
-        after = []
-        for source, latency, distance in into[number]:
-            at = place.get((k - distance, source))
-            if at is None:
-                continue
-            other = body.ops[source]
+        ended = [0] if entry and not k and op.pipe == "mte1" else []
+        begun = []
+        for at, latency in into.get((k, number), ()):
+            other = body.ops[nodes[at - entry][1]]
             if latency == other.busy_ps:
-                waits.append(at)
+                ended.append(at)
             elif other.busy_ps:
-                after.append((at, latency / other.busy_ps))
+                begun.append((at, latency / other.busy_ps))
         if op.l2_bytes and op.work_ps:
-            yield _moved(op.pipe, op.work_ps, op.l2_bytes, part, tuple(waits), tuple(after))
+            yield _moved(op.pipe, op.work_ps, op.l2_bytes, part, tuple(ended), tuple(begun))
         else:
-            yield Op(op.pipe, part * op.busy_ps / PS_PER_NS, waits=tuple(waits), after=tuple(after))
+            yield Op(op.pipe, part * op.busy_ps / PS_PER_NS, waits=tuple(ended), after=tuple(begun))
 
 
 def _moved(
