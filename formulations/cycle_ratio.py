@@ -51,7 +51,8 @@ class ArcList:
 
     def least(self, at_least_ps: int) -> Periodic | None:
         """The least interval from ``at_least_ps`` on; ``None`` where a cycle allows none."""
-        ii, cycle = at_least_ps, ()
+        ii = at_least_ps
+        cycle: tuple[int, ...] = ()
         for _ in range(MOST_RAISES):
             starts, found = self._paths(ii)
             if starts is not None:

@@ -1,8 +1,8 @@
 """Modulo scheduling of a kernel's loop: order on every pipe, slots of every ring and initiation interval, together.
 
 Sets: operations ``i`` with pipes and other resources ``r`` that they hold for ``h[i, r]``; dependences ``(i, j)`` with
-latency ``l`` and distance ``w`` (iterations); rings ``b`` with slots of ``size[b]`` bytes in memory ``m(b)``. All times in
-picoseconds.
+latency ``l`` and distance ``w`` (iterations); rings ``b`` with slots of ``size[b]`` bytes in memory ``m(b)``. Times
+in picoseconds.
 
 Variables: the interval ``II``; ``s[i]``, start of operation ``i`` in iteration 0, which settles its stage
 ``s[i] div II``; ``q[i, j, k]``, for two operations on one resource, that ``j`` follows ``i`` with ``k`` whole intervals
@@ -92,7 +92,7 @@ class ModuloModel:
                 self.model.add(self.start[d.target] + d.distance * self.ii >= self.start[d.source] + d.latency_ps)
 
     def _add_rings(self) -> None:
-        r"""``x[b, n] => s[fill] + w II >= s[reader] + d[reader]`` for each use and the fill ``n`` after it; one ``n`` each.
+        r"""``x[b, n] => s[fill] + w II >= s[reader] + d[reader]`` for uses and the fill ``n`` after each; one ``n``.
 
         This is the lifetime counted modulo the interval: with ``n`` slots a content lives for ``n II`` at most.
         """

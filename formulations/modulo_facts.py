@@ -1,9 +1,10 @@
-"""What every method for modulo scheduling shares: lower bounds of the interval, slots to begin with, arcs of an order."""
+"""What every method for modulo scheduling shares: bounds of the interval, slots to begin with, arcs of an order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from formulations.cycle_ratio import Arc, ArcList
 from instances.machine import MemoryName
@@ -26,10 +27,7 @@ def given_arcs(loop: LoopKernel) -> list[Arc]:
 def ring_arcs(loop: LoopKernel, slots: Mapping[str, int], lead: int) -> list[Arc]:
     """What so many slots of each ring demand, with so long a lead."""
     return [
-        arc
-        for ring in loop.rings
-        for arc in loop.ring_arcs(ring, slots[ring.key], lead)
-        if loop.cyclic or not arc[3]
+        arc for ring in loop.rings for arc in loop.ring_arcs(ring, slots[ring.key], lead) if loop.cyclic or not arc[3]
     ]
 
 
@@ -40,7 +38,7 @@ def order_arcs(loop: LoopKernel, start_ps: Sequence[int], ii_ps: int) -> Iterato
         if len(around) == 1 and loop.cyclic:
             yield around[0][0], around[0][0], around[0][1], 1
             continue
-        for (one, length), (other, _) in zip(around, around[1:], strict=False):
+        for (one, length), (other, _) in pairwise(around):
             yield one, other, length, start_ps[one] // ii_ps - start_ps[other] // ii_ps
         if loop.cyclic and around:
             (one, length), (other, _) = around[-1], around[0]

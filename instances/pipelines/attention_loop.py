@@ -49,9 +49,7 @@ def attention_loop(fusion: Fusion, machine: Machine, tiling: Tiling, draft: Draf
     left, right = size["left", MemoryName.L0A], size["right", MemoryName.L0B]
     columns = size["sums", MemoryName.L0C] // (m0 * cube.ACCUMULATOR_BYTES)
     width = -(-n0 // slices)
-    score_pieces = slices * max(
-        -(-width * d * element // right), -(-m0 * d * element // left), -(-width // columns)
-    )
+    score_pieces = slices * max(-(-width * d * element // right), -(-m0 * d * element // left), -(-width // columns))
     groups = -(-dv // columns)
     value_pieces = slices * max(-(-width * (dv // groups) * element // right), -(-m0 * width * element // left))
     direct, back = machine.direct, machine.direct_back
@@ -67,9 +65,7 @@ def attention_loop(fusion: Fusion, machine: Machine, tiling: Tiling, draft: Draf
     query_bytes, final_bytes = m * shape.d * element, rows * shape.dv * element
     whole = attention.softmax_step_ns(fusion, machine, shape, rows, n0, pairs, chunks)
     each = rows * shape.dv / pairs
-    rescale = vector_ns(
-        machine, {VectorClass.TWO_SOURCE: each, VectorClass.ONE_SOURCE: each}, RESCALE_CALLS * chunks
-    )
+    rescale = vector_ns(machine, {VectorClass.TWO_SOURCE: each, VectorClass.ONE_SOURCE: each}, RESCALE_CALLS * chunks)
     turn = {TURN: machine.exposed.mix.value}
     side = {ISSUE: machine.exposed.vector.value}
     w = LoopWriter(machine, draft)
@@ -108,7 +104,9 @@ def attention_loop(fusion: Fusion, machine: Machine, tiling: Tiling, draft: Draf
             s_ins.append(w.op(f"scores_in{c}", "vector_mte2", in_ns, holds=side, l2_bytes=score_bytes / chunks))
             w.wait(flags[-1], s_ins[-1], ps(sync))
         softmaxes.append(
-            w.op(f"softmax{c}", "vector", (whole - rescale) / chunks, after=s_ins[-1:] if not direct else (), holds=both)
+            w.op(
+                f"softmax{c}", "vector", (whole - rescale) / chunks, after=s_ins[-1:] if not direct else (), holds=both
+            )
         )
         if direct:
             w.wait(flags[c], softmaxes[-1], ps(sync))
@@ -149,9 +147,7 @@ def attention_loop(fusion: Fusion, machine: Machine, tiling: Tiling, draft: Draf
     for c in range(chunks):
         if not direct:
             moved = result_bytes / chunks
-            v_ins.append(
-                w.op(f"result_in{c}", "vector_mte2", in_ns, after=v_outs[-1:], holds=side, l2_bytes=moved)
-            )
+            v_ins.append(w.op(f"result_in{c}", "vector_mte2", in_ns, after=v_outs[-1:], holds=side, l2_bytes=moved))
         ready = [v_outs[c]] if direct else v_ins[-1:]
         rescales.append(w.op(f"rescale{c}", "vector", rescale / chunks, after=ready, holds=both))
     final_ns = move_ns(machine, machine.path(MemoryName.UB, MemoryName.L2), final_bytes / pairs, 1) / steps

@@ -19,7 +19,7 @@ from instances.machine import MemoryName
 Ps = Annotated[int, Field(ge=0, le=2**53)]
 
 MOST_SLOTS = 4
-"""Slots of a buffer at most: more than four tiles in flight helped in no loop, and event ids are 8 per pair of pipes."""
+"""Slots of a buffer at most: more than four tiles in flight helped in no loop; event ids are 8 per pair of pipes."""
 
 
 class TileOp(Frozen):
@@ -62,8 +62,8 @@ class Dependence(Frozen):
 class Use(Frozen):
     """One content of a slot: the operation that fills it, from its start on, and those that read it, to their ends.
 
-    With ``leads`` it takes its turn as many iterations earlier as the schedule's lead says: the scores of a step to come
-    before the values of this one.
+    With ``leads`` it takes its turn as many iterations earlier as the schedule's lead says: the scores of a step to
+    come before the values of this one.
     """
 
     fill: Annotated[int, Field(ge=0)]
@@ -99,8 +99,8 @@ class LoopKernel(Frozen):
     """The body of a kernel's loop.
 
     ``cyclic`` is false where the busiest core goes through it once: nothing then waits for an iteration before.
-    ``room_bytes`` is what each memory has for rings and held buffers together, ``most_lead`` the most iterations by which
-    leading uses may go ahead.
+    ``room_bytes`` is what each memory has for rings and held buffers together, ``most_lead`` the most iterations by
+    which leading uses may go ahead.
     """
 
     cyclic: bool

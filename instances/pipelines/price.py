@@ -30,9 +30,7 @@ def certificate(loop: KernelLoop, schedules: Mapping[str, PipelineSchedule]) -> 
     return found
 
 
-def scheduled_cost(
-    machine: Machine, draft: Draft, permille: int, loop: KernelLoop, schedule: PipelineSchedule
-) -> Cost:
+def scheduled_cost(machine: Machine, draft: Draft, permille: int, loop: KernelLoop, schedule: PipelineSchedule) -> Cost:
     """Price of a kernel whose loop runs as its schedule says.
 
     The time from the first operation to the last end, ``entry + (n - 1) II + span``, is cut where the pipe with most

@@ -12,7 +12,7 @@ from instances.pipelines.writing import ISSUE, LoopWriter
 
 
 def vector_loop(fusion: Fusion, machine: Machine, tiling: Tiling, draft: Draft) -> KernelLoop | None:
-    """One tile an iteration; ``None`` where rows are cut into segments: two loops of their own, not one steady state."""
+    """One tile an iteration; ``None`` where rows are cut into segments: two loops of their own, no one steady state."""
     if set(tiling.tile) != {vector.key(fusion)}:
         return None
     load, compute, store = draft.stages

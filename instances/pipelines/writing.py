@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from instances.costs.terms import Draft, round_up
 from instances.machine import Machine, MemoryName
@@ -74,7 +75,7 @@ class LoopWriter:
 
     def in_turn(self, ops: Sequence[int], *, around: bool = True) -> None:
         """Operations of one pipe that keep their order, ``around`` also from one iteration to the next."""
-        for before, after in zip(ops, ops[1:], strict=False):
+        for before, after in pairwise(ops):
             self.wait(before, after)
         if around and ops:
             self.wait(ops[-1], ops[0], distance=1)
@@ -111,17 +112,13 @@ class LoopWriter:
             if where is memory and name.startswith(start) and name[len(start) :].isdigit():
                 self.ring(name, memory, uses)
 
-    def loop(
-        self, cyclic: bool, room_bytes: Mapping[MemoryName, int] | None = None, most_lead: int = 0
-    ) -> LoopKernel:
+    def loop(self, cyclic: bool, room_bytes: Mapping[MemoryName, int] | None = None, most_lead: int = 0) -> LoopKernel:
         """What was written; buffers of the draft that are no rings are held. ``room_bytes`` goes before capacity."""
         held = [
-            Held(
-                name=name, memory=memory, size_bytes=round_up(size, self._machine.alignment(memory)), slots=slots
-            )
+            Held(name=name, memory=memory, size_bytes=round_up(size, self._machine.alignment(memory)), slots=slots)
             for (name, memory), (size, slots) in self._demands.items()
         ]
-        memories = sorted({buffer.memory for buffer in (*self._rings, *held)})
+        memories = sorted({ring.memory for ring in self._rings} | {buffer.memory for buffer in held})
         room = {memory: self._machine.capacity(memory) for memory in memories} | dict(room_bytes or {})
         rings = []
         for ring in self._rings:

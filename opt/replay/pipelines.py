@@ -1,8 +1,8 @@
 """The replay of a kernel's modulo schedule: its operations laid out in time, iteration after iteration, and looked at.
 
 Nothing is taken over from those who made the schedule. Operations of many iterations are put where the schedule says;
-then every wait, every turn on a pipe and every content of every slot is checked by its times, and all iterations are run
-through once more, each operation as soon as it may, to see that the time which the price counts is enough.
+then every wait, every turn on a pipe and every content of every slot is checked by its times, and all iterations are
+run through once more, each operation as soon as it may, to see that the time which the price counts is enough.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from instances.machine import Machine, MemoryName
 from instances.pipelines.course import course
@@ -160,7 +161,7 @@ def _run(body: LoopKernel, schedule: PipelineSchedule, turns: int) -> int:
                     wait((turn, reader), (again, other.fill), body.ops[reader].busy_ps)
     for queue in queues.values():
         queue.sort()
-        for (_, turn, number, length), (_, later, following, _) in zip(queue, queue[1:], strict=False):
+        for (_, turn, number, length), (_, later, following, _) in pairwise(queue):
             wait((turn, number), (later, following), length)
     starts = [0] * (turns * count)
     waiting = deque(range(turns * count))

@@ -1,7 +1,7 @@
 """A kernel's modulo schedule as programs: its loop unrolled, each pipe in the order of the schedule.
 
-Of the schedule's times the programs hold none, only orders, slots and flags: how long everything takes with L2 shared by
-all cores comes out of the simulation.
+Of the schedule's times the programs hold none, only orders, slots and flags: how long everything takes with L2 shared
+by all cores comes out of the simulation.
 """
 
 from __future__ import annotations

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from instances.costs import draft
+from instances.costs import price
 from instances.errors import InputError
 from instances.fusion import Fuser, Fusion
 from instances.instance import Instance, Pricing
 from instances.kernels import Cost, Rule, Template, Tiling
 from instances.pipelines.derive import derive
 from instances.pipelines.loop import KernelLoop, PipelineSchedule
-from instances.pricing import price_in
+from instances.pricing import loop_in, price_in
 from solvers.pipelining.cache import LOOP_SECONDS, PipelineCache
 
 
@@ -20,7 +20,7 @@ from solvers.pipelining.cache import LOOP_SECONDS, PipelineCache
 class Piped:
     """A way to run a kernel with its loop and the schedule of that.
 
-    ``loop`` is ``None`` where it has no loop, ``schedule`` where none was found: it keeps its estimate.
+    ``loop`` is ``None`` where it has no loop or no schedule of it was found: it keeps its estimate.
     """
 
     operators: tuple[str, ...]
@@ -32,6 +32,11 @@ class Piped:
     schedule: PipelineSchedule | None
 
     @property
+    def label(self) -> str:
+        """Its operators, as schedules call the kernel."""
+        return "+".join(self.operators)
+
+    @property
     def ratio(self) -> float:
         """Exact over estimated time of the kernel with everything in L2."""
         return self.exact.least_ns / max(1, self.estimate.least_ns)
@@ -39,7 +44,7 @@ class Piped:
 
 @dataclass(frozen=True)
 class Repriced:
-    """An instance with exact prices, and each way to run each kernel, in the order of its templates."""
+    """An instance with exact prices, and the ways to run each kernel, in the order of its templates."""
 
     instance: Instance
     ways: tuple[tuple[Piped, ...], ...]
@@ -47,7 +52,7 @@ class Repriced:
     @property
     def scheduled(self) -> list[Piped]:
         """Ways that are priced by a schedule."""
-        return [way for ways in self.ways for way in ways if way.schedule is not None]
+        return [way for ways in self.ways for way in ways if way.loop is not None]
 
     @property
     def fastest(self) -> list[Piped]:
@@ -66,65 +71,77 @@ def reprice(
     Parameters
     ----------
     instance
-        With estimated prices.
+        With estimated prices, or with exact ones, which are looked up.
     cache
         Of schedules by loop.
     seconds
         Of search for each loop whose schedule does not meet its bound at once.
     tell
         Hears how many templates of how many are done.
-
-    Raises
-    ------
-    InputError
-        Where its prices are exact already.
     """
-    if instance.price is Pricing.EXACT:
-        raise InputError(f"{instance.name}: its prices are exact already; give the instance that it was made of")
-    fuser = Fuser(instance.graph)
-    groups: dict[int, Fusion] = {}
-    for candidate in instance.candidates:
-        if candidate.template not in groups and (fusion := fuser.judge(candidate.operators)) is not None:
-            groups[candidate.template] = fusion
-    found: list[list[tuple[Tiling, KernelLoop | None, PipelineSchedule | None]]] = []
-    for number, template in enumerate(instance.templates):
-        mine = []
-        for way in template.implementations if number in groups else ():
-            loop = _loop(groups[number], instance, way.tiling)
-            mine.append((way.tiling, loop, None if loop is None else cache.schedule(loop.body, seconds)))
-        found.append(mine)
-        tell(number + 1, len(instance.templates))
-    exact = certified(instance, [(loop, schedule) for mine in found for _, loop, schedule in mine])
-    ways: list[tuple[Piped, ...]] = []
-    templates: list[Template] = []
-    for number, template in enumerate(instance.templates):
-        piped = tuple(_piped(exact, groups[number], template, way) for way in enumerate(found[number]))
-        ways.append(piped)
-        kept = tuple(
-            old.model_copy(update={"cost": new.exact}) for old, new in zip(template.implementations, piped, strict=True)
-        )
-        templates.append(template.model_copy(update={"implementations": kept}) if piped else template)
-    fields = {name: getattr(exact, name) for name in Instance.model_fields} | {"templates": tuple(templates)}
-    return Repriced(Instance(**fields), tuple(ways))
+    groups = _groups(instance)
+    if instance.price is Pricing.ESTIMATE:
+        found = []
+        for number, template in enumerate(instance.templates):
+            for way in template.implementations:
+                loop = _loop(groups[number], instance, way.tiling)
+                if loop is not None:
+                    found.append((loop, cache.schedule(loop.body, seconds)))
+            tell(number + 1, len(instance.templates))
+        exact = _certified(instance, found)
+    else:
+        exact = instance
+    ways = tuple(
+        tuple(_piped(exact, groups[number], template.rule, way.tiling) for way in template.implementations)
+        for number, template in enumerate(instance.templates)
+    )
+    return Repriced(_with_costs(exact, [[way.exact for way in mine] for mine in ways]), ways)
+
+
+def estimated(instance: Instance) -> Instance:
+    """The same question priced by estimates."""
+    if instance.price is Pricing.ESTIMATE:
+        return instance
+    groups = _groups(instance)
+    fields = {name: getattr(instance, name) for name in Instance.model_fields}
+    plain = Instance.model_construct(**fields | {"price": Pricing.ESTIMATE, "pipelines": (), "unscheduled": ()})
+    costs = [
+        [price_in(plain, groups[number], way.tiling) for way in template.implementations]
+        for number, template in enumerate(instance.templates)
+    ]
+    return _with_costs(plain, costs)
 
 
 def certify(instance: Instance, kernels: Iterable[tuple[Fusion, Tiling]], cache: PipelineCache) -> Instance:
     """An instance that prices these kernels exactly; its templates' own prices are left as they are."""
     loops = [loop for fusion, tiling in kernels if (loop := _loop(fusion, instance, tiling)) is not None]
-    return certified(instance, [(loop, cache.schedule(loop.body)) for loop in loops])
+    return _certified(instance, [(loop, cache.schedule(loop.body)) for loop in loops])
 
 
-def certified(
-    instance: Instance, found: Iterable[tuple[KernelLoop | None, PipelineSchedule | None]]
-) -> Instance:
-    """The instance with these schedules as what its kernels are priced by."""
-    pipelines: dict[str, PipelineSchedule] = {}
-    unscheduled: dict[str, None] = {}
-    for loop, schedule in found:
-        if loop is None:
+def _groups(instance: Instance) -> dict[int, Fusion]:
+    """Template -> the first of its groups; :class:`InputError` where one may not run as one kernel."""
+    fuser = Fuser(instance.graph)
+    groups: dict[int, Fusion] = {}
+    for candidate in instance.candidates:
+        if candidate.template in groups:
             continue
+        fusion = fuser.judge(candidate.operators)
+        if fusion is None:
+            raise InputError(f"{instance.name}: {'+'.join(candidate.operators)} may not run as one kernel; rebuild it")
+        groups[candidate.template] = fusion
+    unused = next((number for number in range(len(instance.templates)) if number not in groups), None)
+    if unused is not None:
+        raise InputError(f"{instance.name}: template {unused} is of no candidate; rebuild the instance")
+    return groups
+
+
+def _certified(instance: Instance, found: Iterable[tuple[KernelLoop, PipelineSchedule | None]]) -> Instance:
+    """The instance with these schedules as what its kernels are priced by, its templates as they were."""
+    pipelines: dict[str, PipelineSchedule] = {}
+    unscheduled: set[str] = set()
+    for loop, schedule in found:
         if schedule is None:
-            unscheduled[loop.body.fingerprint] = None
+            unscheduled.add(loop.body.fingerprint)
         else:
             pipelines[schedule.loop] = schedule
     update = {
@@ -136,24 +153,30 @@ def certified(
     return Instance.model_construct(**fields)  # checked when it was built; cached properties start anew
 
 
+def _with_costs(instance: Instance, costs: list[list[Cost]]) -> Instance:
+    """The instance with these costs of its implementations, template by template."""
+    templates: list[Template] = []
+    for template, mine in zip(instance.templates, costs, strict=True):
+        kept = tuple(
+            way.model_copy(update={"cost": cost}) for way, cost in zip(template.implementations, mine, strict=True)
+        )
+        templates.append(template.model_copy(update={"implementations": kept}))
+    fields = {name: getattr(instance, name) for name in Instance.model_fields}
+    return Instance(**fields | {"templates": tuple(templates)})
+
+
 def _loop(fusion: Fusion, instance: Instance, tiling: Tiling) -> KernelLoop | None:
-    return derive(fusion, instance.machine, tiling, draft(fusion, instance.machine, tiling))
+    return derive(fusion, instance.machine, tiling)
 
 
-def _piped(
-    exact: Instance,
-    fusion: Fusion,
-    template: Template,
-    way: tuple[int, tuple[Tiling, KernelLoop | None, PipelineSchedule | None]],
-) -> Piped:
-    number, (tiling, loop, schedule) = way
+def _piped(exact: Instance, fusion: Fusion, rule: Rule, tiling: Tiling) -> Piped:
+    loop, schedule = loop_in(exact, fusion, tiling) or (None, None)
     return Piped(
         operators=fusion.names,
-        rule=template.rule,
+        rule=rule,
         tiling=tiling,
-        estimate=template.implementations[number].cost,
+        estimate=price(fusion, exact.machine, tiling),
         exact=price_in(exact, fusion, tiling),
         loop=loop,
         schedule=schedule,
     )
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from ortools.sat.python import cp_model
@@ -28,19 +27,19 @@ NEAR = 1.0005
 def schedule_loop(loop: LoopKernel, time_limit_s: float = 2.0) -> PipelineSchedule | None:
     """The least interval found in time with a proven bound; ``None`` where no slots let the loop run.
 
-    Lexicographic: interval, then span (prologue and epilogue), then bytes of rings. Of a loop that is gone through once,
-    the span counts first.
+    Lexicographic: interval, then span (prologue and epilogue), then bytes of rings. Of a loop that is gone through
+    once, the span counts first.
     """
     bound = least_interval(loop)
     found = None if bound is None else list_schedule(loop, bound.ps)
     if bound is None or found is None:
         return None
-    deadline = time.monotonic() + time_limit_s
+    effort = _Effort(time_limit_s)
     pairs = pairs_to_order(loop)
     if _value(loop, found) > NEAR * bound.ps and pairs <= MOST_PAIRS:
-        found, bound = _least(loop, found, bound, deadline)
+        found, bound = _least(loop, found, bound, effort)
     if 0 < pairs <= SECOND_PAIRS:
-        found = _second(loop, found, min(deadline, time.monotonic() + 2 * SECOND_S))
+        found = _second(loop, found, effort)
     first = min(found.start_ps)
     made = PipelineSchedule(
         loop=loop.fingerprint,
@@ -70,7 +69,7 @@ def _value(loop: LoopKernel, found: Modulo) -> int:
     return found.ii_ps if loop.cyclic else span_ps(loop, found.start_ps)
 
 
-def _least(loop: LoopKernel, found: Modulo, bound: Bound, deadline: float) -> tuple[Modulo, Bound]:
+def _least(loop: LoopKernel, found: Modulo, bound: Bound, effort: _Effort) -> tuple[Modulo, Bound]:
     """The least interval by CP-SAT, lead by lead; the bound is the least that any lead allows."""
     proven: list[Bound] = []
     owns = {
@@ -81,14 +80,13 @@ def _least(loop: LoopKernel, found: Modulo, bound: Bound, deadline: float) -> tu
     for lead in sorted(owns, key=lambda lead: lead != found.lead):
         own = owns[lead]
         worth = [other for other, least in owns.items() if least.ps < _value(loop, found)]
-        seconds = (deadline - time.monotonic()) / max(1, len(worth) - len(proven))
+        seconds = effort.left / max(1, len(worth) - len(proven))
         if lead not in worth or seconds <= 0.01:
             proven.append(own)
             continue
         model = ModuloModel(loop, own, replace(found, lead=lead))
         model.least_interval()
-        solver = _solver(seconds)
-        status = solver.solve(model.model)
+        solver, status = effort.solve(model, seconds)
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             better = _tidied(loop, model.read(solver), own.ps)
             found = better if _value(loop, better) <= _value(loop, found) else found
@@ -102,10 +100,10 @@ def _least(loop: LoopKernel, found: Modulo, bound: Bound, deadline: float) -> tu
     return found, min(proven, key=lambda one: one.ps, default=bound)
 
 
-def _second(loop: LoopKernel, found: Modulo, deadline: float) -> Modulo:
+def _second(loop: LoopKernel, found: Modulo, effort: _Effort) -> Modulo:
     """Shortest span at the interval, then fewest bytes at both."""
     for bytes_ in (False, True):
-        seconds = min(SECOND_S, deadline - time.monotonic())
+        seconds = min(SECOND_S, effort.left)
         if seconds <= 0.01:
             break
         model = ModuloModel(loop, Bound(found.ii_ps, ""), found)
@@ -113,8 +111,8 @@ def _second(loop: LoopKernel, found: Modulo, deadline: float) -> Modulo:
             model.fewest_bytes(found.ii_ps, span_ps(loop, found.start_ps))
         else:
             model.shortest_span(found.ii_ps)
-        solver = _solver(seconds)
-        if solver.solve(model.model) in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        solver, status = effort.solve(model, seconds)
+        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             better = _tidied(loop, model.read(solver), found.ii_ps)
             found = min(found, better, key=lambda one: one.rank(loop))
     return found
@@ -126,9 +124,18 @@ def _tidied(loop: LoopKernel, found: Modulo, at_least_ps: int) -> Modulo:
     return min(found, tidy, key=lambda one: one.rank(loop))
 
 
-def _solver(seconds: float) -> cp_model.CpSolver:
-    solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = seconds
-    solver.parameters.num_workers = 1
-    solver.parameters.linearization_level = 2  # without, cycles of conditional constraints are crept around
-    return solver
+class _Effort:
+    """Seconds of search that are left, as CP-SAT counts them by its steps: a search ends the same everywhere."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def solve(self, model: ModuloModel, seconds: float) -> tuple[cp_model.CpSolver, cp_model.CpSolverStatus]:
+        """Search for so long."""
+        solver = cp_model.CpSolver()
+        solver.parameters.max_deterministic_time = seconds
+        solver.parameters.num_workers = 1
+        solver.parameters.linearization_level = 2  # without, cycles of conditional constraints are crept around
+        status = solver.solve(model.model)
+        self.left -= solver.response_proto.deterministic_time
+        return solver, status
