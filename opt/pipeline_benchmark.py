@@ -1,9 +1,9 @@
 """Exact prices beside the event simulation: kernels whose steady state is a loop, on both generations of chips.
 
 A kernel is alone on the chip, under the tiling that takes least time by its estimate. The simulation runs it twice: as
-``tilewright simulate`` writes kernels out, and in the order of its modulo schedule; the faster order counts, for a price
-says what is within reach. Cores begin up to a load apart there, so that they are not in step; what counts is the time
-of a core from its own first operation on.
+``tilewright simulate`` writes kernels out, and in the order of its modulo schedule; the faster order counts, for a
+price says what is within reach. Cores begin up to a load apart there, so that they are not in step; what counts is the
+time of a core from its own first operation on.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
-from typing import Literal
 
 from instances.costs import draft, price
 from instances.costs.terms import MIB, hbm_ns, launch_ns
 from instances.fusion import Fuser, Fusion
+from instances.generate import Phase, Precision
 from instances.graph import Role
 from instances.instance import Instance
-from instances.kernels import Cost
+from instances.kernels import Cost, KernelKind
 from instances.machine import Machine
 from instances.pipelines.derive import derive
 from instances.pipelines.price import scheduled_cost
@@ -31,6 +31,9 @@ from opt.simulation.kernels import programs
 from opt.simulation.pipeline_kernel import pipeline_programs
 from opt.simulation.program import Program
 from opt.words import csv_table, markdown_table, microseconds, percent
+
+OTHERS = "others"
+"""Family of the kernels that the benchmark does not name."""
 
 CHIPS = ("ascend910b2", "ascend950pr")
 MODEL = "llama-3-8b"
@@ -45,8 +48,8 @@ class Case:
 
     family: str
     operators: tuple[str, ...]
-    phase: Literal["prefill", "decode"]
-    dtype: Literal["bfloat16", "w8a8"] = "bfloat16"
+    phase: Phase
+    dtype: Precision = "bfloat16"
 
     @property
     def name(self) -> str:
@@ -125,7 +128,10 @@ NUMBERS = (*HEADER[2:9], HEADER[10])
 
 
 def run_all(only: str, tell: Callable[[Row], None]) -> list[Row]:
-    """Every case whose name and chip hold a text; ``tell`` hears of each."""
+    """Every case whose name and chip hold a text; then, where there is none, every other kernel of these layers.
+
+    ``tell`` hears of each.
+    """
     rows = []
     for chip in CHIPS:
         for case in CASES:
@@ -133,11 +139,30 @@ def run_all(only: str, tell: Callable[[Row], None]) -> list[Row]:
                 continue
             rows.append(run_case(case, chip))
             tell(rows[-1])
+    done = {(row.name, row.machine) for row in rows}
+    for chip in CHIPS if not only else ():
+        for phase in ("prefill", "decode"):
+            for case in _others(phase, chip):
+                if (case.name, chip) not in done:
+                    rows.append(run_case(case, chip))
+                    tell(rows[-1])
     return rows
 
 
+def _others(phase: Phase, chip: str) -> Iterator[Case]:
+    """The first kernel of each structure in a layer that has a loop."""
+    instance = _layer(phase, "bfloat16", chip)
+    seen: set[int] = set()
+    for candidate in instance.candidates:
+        template = instance.templates[candidate.template]
+        if candidate.template in seen or template.kind is KernelKind.LINK:
+            continue
+        seen.add(candidate.template)
+        yield Case(OTHERS, tuple(name.removeprefix("l0.") for name in candidate.operators), phase)
+
+
 @lru_cache(maxsize=4)
-def _layer(phase: Literal["prefill", "decode"], dtype: Literal["bfloat16", "w8a8"], chip: str) -> Instance:
+def _layer(phase: Phase, dtype: Precision, chip: str) -> Instance:
     prefill = phase == "prefill"
     return api.generate(
         MODEL,
@@ -256,12 +281,20 @@ def page(rows: Sequence[Row], command: str) -> str:
         f"`{command}` writes this page: kernels of a {MODEL} layer ({TOKENS} tokens of prefill; decode of {BATCH} "
         f"sequences with {CONTEXT} positions, weights and caches from HBM) alone on the chip, priced by estimate and "
         "by modulo schedule, and run by the event simulation as it writes them out and in the order of the schedule.",
-        f"{summary(rows)}.",
-        *(f"## {family[0].upper()}{family[1:]}\n\n{table(mine)}" for family, mine in _families(rows)),
     ]
+    for family in dict.fromkeys(row.family for row in rows):
+        mine = [row for row in rows if row.family == family]
+        if family != OTHERS:
+            parts.append(f"## {family[0].upper()}{family[1:]}\n\n{table(mine)}")
+            continue
+        apart = sorted((row for row in mine if not row.within), key=lambda row: -abs(row.ratio - 1))
+        parts.append(
+            f"## The other kernels of these layers\n\nOf the others, {summary(mine)}. Those that differ by more:"
+        )
+        parts.append(table(apart))
     return "\n\n".join(parts) + "\n"
 
 
-def _families(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    for family in dict.fromkeys(row.family for row in rows):
-        yield family, [row for row in rows if row.family == family]
+def named(rows: Iterable[Row]) -> list[Row]:
+    """The rows of the cases that the benchmark names."""
+    return [row for row in rows if row.family != OTHERS]

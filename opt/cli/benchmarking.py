@@ -142,7 +142,7 @@ def _pipelines(output: Path, page: Path | None, only: str) -> None:
     rows = kernels.run_all(only, lambda row: typer.echo(f"{row.name} on {row.machine}: {row.ratio:.3f}", err=True))
     write_text(output, kernels.as_csv(rows))
     show_table(kernels.HEADER, map(kernels.cells, rows), kernels.NUMBERS)
-    typer.echo(kernels.summary(rows), err=True)
+    typer.echo(kernels.summary(kernels.named(rows)), err=True)
     if page is not None:
         command = f"tilewright benchmark {PIPELINES} -o {output} --page {page}"
         write_text(page, kernels.page(rows, command))
