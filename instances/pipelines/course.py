@@ -71,12 +71,13 @@ def run_out(body: LoopKernel, schedule: PipelineSchedule, last: int, steady: boo
     count, ii, begins = len(body.ops), schedule.ii_ps, schedule.start_ps
     behind: list[list[tuple[int, int]]] = [[] for _ in range(last * count)]  # node -> (node that waits, latency)
     starts = [0] * (last * count)
-    for (turn, source), (later, target), latency in waits(body, schedule, -schedule.stages(body) - 1, last):
+    first = -schedule.stages(body) - 1 if steady else 0
+    for (turn, source), (later, target), latency in waits(body, schedule, first, last):
         if later < 0:
             continue
         if turn >= 0:
             behind[turn * count + source].append((later * count + target, latency))
-        elif steady:
+        else:
             at = turn * ii + begins[source] + latency
             starts[later * count + target] = max(at, starts[later * count + target])
     order = sorted(range(last * count), key=lambda node: begins[node % count] + node // count * ii)
