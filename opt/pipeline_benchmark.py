@@ -259,8 +259,8 @@ def summary(rows: Iterable[Row]) -> str:
     agreed = sum(row.within for row in rows)
     by_estimate = sum(abs(row.simulated_ns / row.estimate_ns - 1) <= WITHIN for row in rows)
     return (
-        f"{agreed} of {len(rows)} kernels within {WITHIN:.0%} of the simulation by exact prices ({by_estimate} by "
-        f"estimates); furthest {worst.ratio:.3f}, {worst.name} on {worst.machine}"
+        f"{agreed} of {len(rows)} kernels within {100 * WITHIN:.0f} % of the simulation by exact prices "
+        f"({by_estimate} by estimates); furthest {worst.ratio:.3f}, {worst.name} on {worst.machine}"
     )
 
 
@@ -281,6 +281,7 @@ def page(rows: Sequence[Row], command: str) -> str:
         f"`{command}` writes this page: kernels of a {MODEL} layer ({TOKENS} tokens of prefill; decode of {BATCH} "
         f"sequences with {CONTEXT} positions, weights and caches from HBM) alone on the chip, priced by estimate and "
         "by modulo schedule, and run by the event simulation as it writes them out and in the order of the schedule.",
+        f"{summary(named(rows))}.",
     ]
     for family in dict.fromkeys(row.family for row in rows):
         mine = [row for row in rows if row.family == family]

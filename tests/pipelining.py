@@ -24,9 +24,7 @@ def loop_of(
     return LoopKernel(
         cyclic=cyclic,
         ops=tuple(TileOp(name=f"op{n}", pipe=pipe, busy_ps=ps, work_ps=ps) for n, (pipe, ps) in enumerate(ops)),
-        dependences=tuple(
-            Dependence(source=s, target=t, latency_ps=latency, distance=w) for s, t, latency, w in waits
-        ),
+        dependences=tuple(Dependence(source=s, target=t, latency_ps=latency, distance=w) for s, t, latency, w in waits),
         rings=tuple(
             Ring(
                 name=f"ring{n}",
@@ -70,9 +68,7 @@ def least_by_trying(loop: LoopKernel, most: int = 40) -> int | None:
 
 def _runs(loop: LoopKernel, ii: int) -> bool:
     count = len(loop.ops)
-    free = [
-        places for places in product(range(ii), repeat=count) if places[0] == 0 and not _clash(loop, places, ii)
-    ]
+    free = [places for places in product(range(ii), repeat=count) if places[0] == 0 and not _clash(loop, places, ii)]
     for slots in product(*(range(1, ring.most + 1) for ring in loop.rings)):
         held = sum(ring.size_bytes * n for ring, n in zip(loop.rings, slots, strict=True))
         if loop.rings and held > loop.room_bytes[MemoryName.UB]:

@@ -167,4 +167,4 @@ def test_a_course_is_no_longer_than_the_schedule_and_no_shorter_than_its_work(lo
     assert run.end_ps <= (turns - 1) * schedule.ii_ps + schedule.span_ps(loop)
     busiest = max(sum(ps for _, ps in users) for users in loop.resources.values())
     assert run.end_ps >= turns * busiest
-    assert all(0 <= run.fill_ps(pipe) and 0 <= run.drain_ps(pipe) for pipe in run.first_ps)
+    assert all(run.fill_ps(pipe) >= 0 and run.drain_ps(pipe) >= 0 for pipe in run.first_ps)
