@@ -183,7 +183,8 @@ class PlanChange:
         """Lines of the table."""
         lines = [("estimate", *_plan_cells(self.estimated.schedule), ", ".join(self.gone) or "none")]
         if self.kept is not None:
-            lines.append(("exact, that plan", *_plan_cells(self.kept), ""))
+            known = (microseconds(self.kept.latency_ns), "-", "-", str(len(self.kept.kernels)))
+            lines.append(("exact, that plan", *known, ""))
         return [*lines, ("exact", *_plan_cells(self.exact.schedule), ", ".join(self.fresh) or "none")]
 
     def sentence(self) -> str:
