@@ -16,7 +16,7 @@ def price_in(instance: Instance, fusion: Fusion, tiling: Tiling) -> Cost:
     """Price of a group under a tiling, as the instance prices; :class:`Misfit` where it cannot run that way.
 
     In an instance with exact prices a kernel with a loop needs the schedule of that loop; without it, it cannot be
-    priced (:class:`instances.pipelines.price.Uncertified`). Loops that are known to have none keep the estimate.
+    priced (:class:`instances.pipelines.course.Uncertified`). Loops that are known to have none keep the estimate.
     """
     machine = instance.machine
     price = draft(fusion, machine, tiling)

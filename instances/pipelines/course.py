@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from instances.costs.terms import Misfit
 from instances.pipelines.loop import KernelLoop, LoopKernel, PipelineSchedule
 
 MOST_LAST = 8
@@ -19,6 +20,16 @@ MOST_LAST = 8
 
 MOST_STARTS = 4000
 """Operations of these, over all iterations."""
+
+MOST_STAGES = 32
+"""Iterations in flight beyond which a schedule is none: loops of this package have up to ten."""
+
+
+class Uncertified(Misfit):
+    """A kernel whose loop has no schedule in the instance, or one that does not go with it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"pipeline schedule ({why})", 0)
 
 
 @dataclass(frozen=True)
@@ -43,8 +54,13 @@ class Course:
 
 
 def course(loop: KernelLoop, schedule: PipelineSchedule) -> Course:
-    """The run of all iterations: ``entry``, then ``n - m`` of them an interval apart, then the last ``m``."""
+    """The run of all iterations: ``entry``, then ``n - m`` of them an interval apart, then the last ``m``.
+
+    :class:`Uncertified` where the schedule's own times do not keep what its operations wait for.
+    """
     body, ii = loop.body, schedule.ii_ps
+    if schedule.stages(body) > MOST_STAGES:
+        raise Uncertified(f"{schedule.stages(body)} iterations in flight")
     count = len(body.ops)
     last = min(math.floor(loop.iterations), schedule.stages(body) + 1, MOST_LAST, max(1, MOST_STARTS // count))
     before = math.ceil((loop.iterations - last) * ii)
@@ -88,6 +104,8 @@ def run_out(body: LoopKernel, schedule: PipelineSchedule, last: int, steady: boo
             for target, latency in behind[node]:
                 if starts[node] + latency > starts[target]:
                     starts[target], changed = starts[node] + latency, True
+                    if starts[target] > begins[target % count] + target // count * ii:
+                        raise Uncertified(f"{body.ops[target % count].name} starts too early")
     return starts
 
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from instances.costs.terms import Draft, Misfit, l2_ns, launch_ns, miss_ns_per_mib, place_buffers, round_up
+from instances.costs.terms import Draft, l2_ns, launch_ns, miss_ns_per_mib, place_buffers, round_up
 from instances.kernels import Cost
 from instances.machine import Machine, MemoryName
-from instances.pipelines.course import course
+from instances.pipelines.course import Uncertified, course
 from instances.pipelines.loop import KernelLoop, PipelineSchedule
 from instances.pipelines.writing import PS_PER_NS
-
-
-class Uncertified(Misfit):
-    """A kernel whose loop has no schedule in the instance, or one that does not go with it."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"pipeline schedule ({why})", 0)
 
 
 def certificate(loop: KernelLoop, schedules: Mapping[str, PipelineSchedule]) -> PipelineSchedule:

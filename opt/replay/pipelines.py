@@ -17,8 +17,11 @@ from instances.machine import Machine, MemoryName
 from instances.pipelines.course import course
 from instances.pipelines.loop import KernelLoop, LoopKernel, PipelineSchedule, Ring
 
+MOST_LAID_OUT = 128
+"""Iterations that are laid out at most: a schedule with more in flight is refused."""
+
 MOST_RUN = 24
-"""Iterations that are laid out at most; from one to the next nothing changes any more but the time."""
+"""Iterations that are run through at most; from one to the next nothing changes any more but the time."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ def check_pipeline(loop: KernelLoop, schedule: PipelineSchedule, machine: Machin
     if {ring.key for ring in body.rings} != set(schedule.slots) or schedule.lead > body.most_lead:
         return [Fault("the schedule has other buffers than the loop", 1)]
     layout = _Layout(body, schedule)
+    if layout.turns > MOST_LAID_OUT:
+        return [Fault(f"{layout.turns} iterations would have to be looked at together", layout.turns)]
     faults = [*layout.waits(), *layout.pipes(), *layout.slots(), *_memories(body, schedule, machine)]
     if schedule.bound_ps > (schedule.ii_ps if body.cyclic else schedule.span_ps(body)):
         faults.append(Fault("the bound is above what it bounds", schedule.bound_ps - schedule.ii_ps))
@@ -49,7 +54,7 @@ class _Layout:
     def __init__(self, body: LoopKernel, schedule: PipelineSchedule) -> None:
         self.body, self.schedule = body, schedule
         most = max([d.distance for d in body.dependences] + list(schedule.slots.values()) + [1])
-        self.turns = min(MOST_RUN, schedule.stages(body) + most + schedule.lead + 1) if body.cyclic else 1
+        self.turns = schedule.stages(body) + most + schedule.lead + 1 if body.cyclic else 1
 
     def start(self, turn: int, op: int) -> int:
         return turn * self.schedule.ii_ps + self.schedule.start_ps[op]
