@@ -39,7 +39,7 @@ Document = TypeVar("Document", bound=Frozen)
 
 
 def read_text(path: str | Path) -> str:
-    """The UTF-8 text of a file; :class:`InputError` where there is none to be had."""
+    """The UTF-8 text of a file, without a byte order mark; :class:`InputError` where there is none to be had."""
     path = Path(path)
     try:
         if path.is_dir():
@@ -48,7 +48,7 @@ def read_text(path: str | Path) -> str:
             content = stream.read(MAX_DOCUMENT_BYTES + 1)
         if len(content) > MAX_DOCUMENT_BYTES:
             raise InputError(f"{path}: holds more than the limit of {MAX_DOCUMENT_BYTES} bytes; split the file")
-        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        return content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except UnicodeDecodeError as error:
@@ -71,7 +71,7 @@ def read_table(path: str | Path, required: Sequence[str], what: str, aliases: Ma
     ``what`` names a row. ``aliases`` are other names of columns: cells are found by the name that one stands for.
     :class:`InputError` where a required column or all rows are missing, a column is there twice, or it is no CSV.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff")))
+    reader = csv.DictReader(io.StringIO(read_text(path)))
     try:
         columns = [name.strip() for name in reader.fieldnames or ()]
         names = [(aliases or {}).get(name, name) for name in columns]

@@ -144,10 +144,13 @@ class TileTask(Frozen):
     def _cycle(self) -> str:
         """A cycle in words, of a graph that has one."""
         left = set(self.operation) - set(self.order)
-        path = [min(left)]
-        while path[-1] not in path[:-1]:  # whoever is left waits for somebody who is left
-            path.append(min(self.waits[path[-1]] & left))
-        found = path[path.index(path[-1]) :][::-1]
+        node = min(left)
+        path: dict[int, None] = {}
+        while node not in path:  # whoever is left waits for somebody who is left
+            path[node] = None
+            node = min(self.waits[node] & left)
+        round_trip = list(path)
+        found = [*round_trip[round_trip.index(node) :], node][::-1]
         names = [str(node) for node in found]
         if len(names) > 8:
             names = [*names[:4], "...", *names[-3:]]

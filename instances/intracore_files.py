@@ -31,8 +31,8 @@ Word = TypeVar("Word", bound=StrEnum)
 
 
 def is_tile_task(content: Any) -> bool:
-    """Whether parsed JSON is a task of this kind."""
-    return isinstance(content, dict) and {"Nodes", "Edges"} <= set(content)
+    """Whether parsed JSON is a task of this kind, if only half of one."""
+    return isinstance(content, dict) and not {"Nodes", "Edges"}.isdisjoint(content)
 
 
 def is_tile_table(path: Path) -> bool:
@@ -52,6 +52,8 @@ def read_tile_task(path: str | Path) -> TileTask:
     if not is_tile_task(content):
         raise InputError(f"{path}: is no task of tile operations; give an object with Nodes and Edges")
     for key in ("Nodes", "Edges"):
+        if key not in content:
+            raise InputError(f"{path}: has no {key}; a task is an object with Nodes and Edges, give both")
         if not isinstance(content[key], list):
             raise InputError(f"{path}: {key} is a {type(content[key]).__name__}; give a list")
     edges = content["Edges"]
@@ -94,10 +96,16 @@ def _stem(path: Path) -> str:
 
 def _from_row(row: dict[str, str]) -> dict[str, Any]:
     """A row of the table of nodes as the JSON form has it: no empty cells, ``Bufs`` as a list."""
-    node: dict[str, Any] = {key: value.strip() for key, value in row.items() if value.strip()}
+    node: dict[str, Any] = {key: _unpadded(value.strip()) for key, value in row.items() if value.strip()}
     if node.get("Op") not in ("ALLOC", "FREE"):  # an operation of no buffers has an empty cell
         node["Bufs"] = [part.strip() for part in node.get("Bufs", "").strip("[]").split(",") if part.strip()]
     return node
+
+
+def _unpadded(cell: str) -> str:
+    """A whole number without the zeros behind its point that programs for tables put there beside empty cells."""
+    whole, point, rest = cell.partition(".")
+    return whole if point and whole.isdecimal() and rest and not rest.strip("0") else cell
 
 
 def _task(name: str, path: Path, nodes: list[Any], edges: list[Any], of_node: Where, of_edge: Where) -> TileTask:

@@ -28,6 +28,7 @@ __all__ = [
     "SubProblem",
     "TileVerdict",
     "answer_folder",
+    "check_limits",
     "find_answer",
     "judge_tiles",
     "judged",
@@ -86,6 +87,8 @@ def solve_tiles(
 
     Raises
     ------
+    InputError
+        Where the limit, the seed or the workers are no such thing.
     InfeasibleError
         Where the buffers of one operation do not fit their memory.
     InvalidScheduleError
@@ -93,6 +96,7 @@ def solve_tiles(
     """
     from solvers.intracore.solve import solve
 
+    check_limits(time_limit, workers, seed)
     asked = task if isinstance(task, TileTask) else read_tile_task(task)
     result = solve(
         asked,
@@ -110,6 +114,13 @@ def solve_tiles(
     return result, judged(asked, result, rules)
 
 
+def check_limits(time_limit: float, workers: int, seed: int) -> None:
+    """That a search can be run like that; :class:`InputError` otherwise."""
+    from solvers.interface import Options
+
+    Options(time_limit_s=time_limit, workers=workers, seed=seed)
+
+
 def judged(task: TileTask, result: TileResult, rules: Rules) -> TileVerdict:
     """The judge's verdict on a solver's answer; :class:`InvalidScheduleError` where the two disagree."""
     verdict = judge_tiles(task, result.answer, rules)
@@ -121,6 +132,8 @@ def judged(task: TileTask, result: TileResult, rules: Rules) -> TileVerdict:
     for name, claimed, found in figures:
         if claimed != found:
             raise InvalidScheduleError(f"the solver says that the {name} is {claimed}, the judge {found}")
+    if result.bound > result.objective:
+        raise InvalidScheduleError(f"the solver's bound {result.bound} is above its answer {result.objective}")
     return verdict
 
 

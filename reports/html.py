@@ -6,22 +6,18 @@ a content security policy, to load anything or to run any script but its own.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from instances.documents import write_text
 from instances.instance import Instance
 from instances.machine import MemoryName
 from instances.schedule import Kernel, Schedule
-from reports import drawing, facts, figures, figures_memory, figures_plots, groups, moves, roofline
+from reports import drawing, facts, figures, figures_memory, figures_plots, groups, moves, page, roofline
 
 KIND_NAMES = figures.KIND_NAMES | {
     "residency": "tensor kept in L2",
@@ -66,7 +62,7 @@ def render_report(
         Where the schedule names an operator or a tensor that the instance does not have.
     """
     gathered = facts.gather(instance, schedule)
-    script = _template_text("report.js")
+    script = page.template_text("report.js")
     layouts = facts.layouts(gathered)
     points = roofline.points(gathered)
     return (
@@ -104,9 +100,9 @@ def render_report(
             improvements=figures_plots.improvements(schedule.search),
             machine_rows=facts.machine_rows(instance.machine),
             l2_capacity_bytes=instance.machine.capacity(MemoryName.L2),
-            style=Markup(_style()),  # ours, no data in it
+            style=page.style(),
             script=Markup(script),  # ours, no data in it
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            script_hash=page.script_hash(script),
         )
     )
 
@@ -144,31 +140,25 @@ def _origin(instance: Instance, key: str, default: str) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FunctionLoader(_template_text),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
+    made = page.environment(
+        {
+            "us": drawing.microseconds,
+            "size": drawing.size,
+            "percent": drawing.percent,
+            "engine": facts.engine_label,
+            "svg": drawing.serialise,
+            "tile": tile_text,
+            "spans": groups.spans,
+            "rate": figures_plots.rate_text,
+        }
     )
-    environment.filters |= {
-        "us": drawing.microseconds,
-        "size": drawing.size,
-        "percent": drawing.percent,
-        "engine": facts.engine_label,
-        "svg": drawing.serialise,
-        "tile": tile_text,
-        "spans": groups.spans,
-        "rate": figures_plots.rate_text,
-    }
-    environment.globals |= {
+    made.globals |= {
         "bound_gap": _bound_gap,
         "factor": _factor,
         "against": _against,
         "move_key": moves.move_key,
     }
-    return environment
+    return made
 
 
 def _bound_gap(latency_ns: int, bound_ns: int) -> float:
@@ -185,26 +175,3 @@ def _against(latency_ns: int, other_ns: int) -> str:
         return "as long as"
     share = abs(other_ns - latency_ns) / max(1, other_ns)
     return f"{drawing.percent(share)} {'less' if latency_ns < other_ns else 'more'} than"
-
-
-def _finalize(value: Any) -> Any:
-    """Control and direction characters out of everything that is shown; markup of ours is left alone."""
-    return drawing.clean(str(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _template_text(name: str) -> str:
-    return (resources.files("reports") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _style() -> str:
-    def colours(palette: dict[str, str]) -> str:
-        return " ".join(f"--{name}: {value};" for name, value in palette.items())
-
-    return "\n".join(
-        (
-            f":root {{ color-scheme: light dark; {colours(drawing.LIGHT)} }}",
-            f"@media (prefers-color-scheme: dark) {{ :root {{ {colours(drawing.DARK)} }} }}",
-            _template_text("report.css"),
-            drawing.FIGURE_CSS,
-        )
-    )

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from instances.documents import Frozen, parse, read_json, write_text
 from instances.errors import InputError
 from instances.graph import MAX_OPERATORS
+from instances.published import WHAT, published_kind
 
 FORMAT: Literal["exported-graph/1"] = "exported-graph/1"
 
@@ -136,6 +137,8 @@ def references(argument: Any, depth: int = 0) -> Iterator[str]:
 def read_captured(path: str | Path) -> CapturedGraph:
     """Read a captured graph; :class:`InputError` that names file, place, value and remedy where it is not one."""
     data = read_json(path)
+    if (kind := published_kind(data)) is not None:
+        raise InputError(f"{path}: is no captured graph, but a {WHAT[kind]}")
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise InputError(f"{path}: format is {found!r}, not {FORMAT!r}; capture the graph again")

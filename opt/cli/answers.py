@@ -18,7 +18,7 @@ from opt.cli.app import app
 from opt.cli.contrast import write_comparison
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
-from opt.cli.formats import format_of, refuse_options
+from opt.cli.formats import format_of, refuse_elsewhere, refuse_options
 from opt.cli.intracore import NOT_OURS, OURS, TILES, report_answer, validate_answer
 from opt.cli.packing import validate_packing
 from opt.cli.replacement import report_plan, validate_plan
@@ -69,7 +69,7 @@ def validate(
             as_json=as_json,
         )
         return
-    refuse_options(context, OURS, f"{NOT_OURS}, and {path} is read as {file_format}")
+    refuse_elsewhere(context, OURS, f"{NOT_OURS}, and {path} is read as {file_format}", path)
     if file_format != "mlsys2026":
         refuse_options(context, ("rule",), f"is for the open rules of a contest, and {path} is read as {file_format}")
     if file_format == "mlsys2026":
@@ -167,7 +167,7 @@ def report(
         refuse_options(context, ("compare", "trace", "picture", "baselines"), f"has no meaning for {path}, {TILES}")
         report_answer(path, schedule, problem, output)
         return
-    refuse_options(context, ("problem",), f"{NOT_OURS}, and {path} is read as {file_format}")
+    refuse_elsewhere(context, ("problem",), f"{NOT_OURS}, and {path} is read as {file_format}", path)
     if compare is not None:
         if trace is not None or picture is not None:
             raise typer.BadParameter("--compare writes the page alone; ask for trace and picture without it")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from instances.documents import read_text, write_text
 from instances.errors import InfeasibleError, InputError
-from opt import replacement_benchmark
+from opt import intracore_benchmark, replacement_benchmark
 from opt.benchmarks import (
     SETS,
     BestKnown,
@@ -23,6 +23,7 @@ from opt.benchmarks import (
 )
 from opt.cli.app import app
 from opt.cli.display import show_table
+from opt.cli.files import check_outputs
 from opt.cli.interrupts import run_until_told
 from opt.cli.solving import Seed, Workers
 from opt.comparison import (
@@ -36,6 +37,7 @@ from opt.comparison import (
     run_all,
     tabulate,
 )
+from opt.intracore import SubProblem
 from opt.results_page import results_page
 from solvers.interface import Options, available_workers
 from solvers.registry import DEFAULT_SOLVER, find_solver
@@ -47,8 +49,12 @@ HEURISTIC_S = 1.0
 
 SOLVERS = f"{DEFAULT_SOLVER},dp,greedy,stack,autofuse,unfused"
 
-REPLACEMENT = "replacement"
-PIPELINES = "pipelines"
+REPLACEMENT, INTRACORE, PIPELINES = "replacement", "intracore", "pipelines"
+
+OTHERS = (REPLACEMENT, INTRACORE, PIPELINES)
+"""Benchmarks of problems that are no instances, and of single kernels."""
+
+DEFAULT_LIMIT_S = 60.0
 
 TITLES = {
     "layers": "Benchmark: one layer",
@@ -60,26 +66,51 @@ TITLES = {
 @app.command()
 def benchmark(
     set_name: Annotated[
-        str, typer.Argument(metavar="SET", help="One of layers, models, growth, replacement and pipelines.")
+        str, typer.Argument(metavar="SET", help="One of layers, models, growth, replacement, intracore and pipelines.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV table of runs; those in it are not run again.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Of intracore: the folder that holds its tasks.")
+    ] = None,
     solvers: Annotated[
         str, typer.Option(help="Names with commas between; the first is the one the page is about.")
     ] = SOLVERS,
-    time_limit: Annotated[float, typer.Option(help="Seconds for each run of a solver that searches.")] = 60.0,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds for each run of a solver that searches; default 60, of intracore 300.")
+    ] = None,
     gap: Annotated[float, typer.Option(help="Relative gap at which a solver may stop.")] = 0.0,
-    only: Annotated[str, typer.Option(help="Instances whose name and chip hold this text.")] = "",
+    only: Annotated[str, typer.Option("--only", "--task", help="Instances whose name and chip hold this text.")] = "",
     page: Annotated[Path | None, typer.Option(help="Markdown page to write.")] = None,
     best_known: Annotated[Path | None, typer.Option(help="Table of best-known values to bring up to date.")] = None,
     workers: Workers = 0,
     seed: Seed = 0,
+    seeds: Annotated[str | None, typer.Option(help="Of intracore: seeds with commas between; default 0,1,2.")] = None,
+    problem: Annotated[
+        str | None, typer.Option(help="Of intracore: sub-problems with commas between; default 1,2,3.")
+    ] = None,
+    samples: Annotated[bool, typer.Option("--samples", help="Of intracore: two made-up tasks, too.")] = False,
 ) -> None:
     """Run the benchmark instances, write the table of runs after each, and a page about them.
 
     \b
     Example:
       tilewright benchmark layers -o layers.csv --page layers.md --only "llama-3-8b decode"
+      tilewright benchmark intracore tasks -o tiles.md --problem 2 --seeds 0,1,2
     """
+    if set_name == INTRACORE:
+        if folder is None:
+            raise InputError("benchmark intracore needs the folder of its tasks; give it behind 'intracore'")
+        if seed:
+            raise InputError("benchmark intracore runs several seeds; give --seeds instead of --seed")
+        asked_seeds = _numbers("--seeds", seeds or intracore_benchmark.SEEDS, 2**31 - 1)
+        asked_problems = _numbers("--problem", problem or "1,2,3", 3, least=1)
+        limit = intracore_benchmark.DEFAULT_LIMIT_S if time_limit is None else time_limit
+        _tiles(folder, output, page, only, limit, workers, asked_seeds, asked_problems, samples)
+        return
+    for option, given in (("DIR", folder), ("--seeds", seeds), ("--problem", problem), ("--samples", samples)):
+        if given:
+            raise InputError(f"{option} is for benchmark intracore; leave it out of benchmark {set_name}")
+    time_limit = DEFAULT_LIMIT_S if time_limit is None else time_limit
     if set_name == REPLACEMENT:
         _replacement(output, page, only, time_limit, workers or available_workers(), seed)
         return
@@ -87,8 +118,7 @@ def benchmark(
         _pipelines(output, page, only)
         return
     if set_name not in SETS:
-        known = ", ".join((*SETS, REPLACEMENT, PIPELINES))
-        raise InputError(f"benchmark {set_name!r} is unknown; choose one of {known}")
+        raise InputError(f"benchmark {set_name!r} is unknown; choose one of {', '.join((*SETS, *OTHERS))}")
     names = list(dict.fromkeys(name.strip() for name in solvers.split(",") if name.strip()))
     for name in names:
         find_solver(name)
@@ -146,6 +176,63 @@ def _pipelines(output: Path, page: Path | None, only: str) -> None:
     if page is not None:
         command = f"tilewright benchmark {PIPELINES} -o {output} --page {page}"
         write_text(page, kernels.page(rows, command))
+
+
+def _tiles(
+    folder: Path,
+    output: Path,
+    page: Path | None,
+    only: str,
+    time_limit: float,
+    workers: int,
+    seeds: list[int],
+    problems: list[int],
+    samples: bool,
+) -> None:
+    """The benchmark of tile operations; an output that ends in ``.md`` is the page, and the runs are beside it."""
+    if output.suffix == ".md":
+        if page is not None:
+            raise InputError(f"{output}: is a page, and --page names another; give the table of runs as FILE.csv")
+        output, page = output.with_suffix(".csv"), output
+    if not time_limit > 0:
+        raise InputError(f"--time-limit {time_limit:g} is not above 0; give seconds")
+    check_outputs([output, page])
+    known = intracore_benchmark.read_best(folder)
+    rows = run_until_told(
+        lambda told: intracore_benchmark.run_all(
+            folder,
+            output,
+            problems=cast(list[SubProblem], problems),
+            seeds=seeds,
+            only=only,
+            samples=samples,
+            time_limit=time_limit,
+            workers=workers,
+            stop=told,
+            on_run=_tell,
+            on_none=lambda sentence: typer.echo(sentence, err=True),
+        )
+    )
+    if page is not None:
+        parts = [f"tilewright benchmark {INTRACORE} {folder.name} --time-limit {time_limit:g}"]
+        parts += [f"--seeds {','.join(map(str, seeds))}", *(["--samples"] if samples else []), f"-o {page.name}"]
+        write_text(page, intracore_benchmark.page(rows, known, " ".join(parts)))
+    optimal = sum(row.objective == row.bound for row in rows)
+    typer.echo(f"{len(rows)} runs, {optimal} proven optimal", err=True)
+
+
+def _tell(row: intracore_benchmark.TileRun) -> None:
+    typer.echo(
+        f"{row.task} {row.problem} seed {row.seed}: {row.objective}, bound {row.bound}, {row.seconds} s", err=True
+    )
+
+
+def _numbers(option: str, text: str, most: int, least: int = 0) -> list[int]:
+    """Whole numbers with commas between, each once."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) < 12 and least <= int(part) <= most for part in parts):
+        raise InputError(f"{option} {text[:60]!r}: give whole numbers from {least} to {most} with commas between")
+    return sorted({int(part) for part in parts})
 
 
 def _run(

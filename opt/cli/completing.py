@@ -71,7 +71,7 @@ VALUES: dict[str, Callable[[], Iterable[str]]] = {
     "cost dtype": lambda: DTYPES,
     "network name": lambda: NETWORKS,
     "tiles sample": lambda: (f"{name}:" for name in SAMPLES),
-    "benchmark set_name": lambda: (*SETS, "replacement"),
+    "benchmark set_name": lambda: (*SETS, "replacement", "intracore"),
     "plot kind": lambda: KINDS,
 }
 """Parameter, or command and parameter -> what it may be; choices that a metavar spells out are taken from there."""

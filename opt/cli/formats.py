@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 
 import typer
 
-from instances.documents import read_json
+from instances.documents import read_json, read_text
 from instances.errors import InputError
 from instances.intracore_files import is_tile_table
 from instances.published import published_kind
@@ -37,10 +37,21 @@ def format_of(path: Path, name: str | None = None) -> FormatName:
     return "replacement" if isinstance(content, dict) and "capacity_bytes" in content else "native"
 
 
+def refuse_elsewhere(context: typer.Context, names: Iterable[str], why: str, path: Path) -> None:
+    """:func:`refuse_options` for options of another format; where the file cannot be read, that is said instead."""
+    if any(_is_given(context, name) for name in names) and not path.is_file():
+        read_text(path)
+    refuse_options(context, names, why)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def refuse_options(context: typer.Context, names: Iterable[str], why: str) -> None:
     """:class:`InputError` where one of some options was given on the command line; ``why`` is about its name."""
     for name in names:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if _is_given(context, name):
             option = next(one for one in context.command.params if one.name == name)
             raise InputError(f"{option.opts[0]} {why}; leave it out")

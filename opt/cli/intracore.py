@@ -25,6 +25,7 @@ from opt.cli.interrupts import run_until_told
 from opt.intracore import Rules, SubProblem
 from opt.replay.intracore import MOST_FAULTS
 from opt.words import percent, size
+from solvers.interface import available_workers
 
 LEAST_S = 0.2
 """Seconds that a search gets at least, however long it took to get there."""
@@ -128,14 +129,15 @@ def solve_task(
     asked = rules_from(cast(SubProblem, problem), rules, baseline_traffic, slack)
     if asked.reuse != "all":
         raise InputError("--rule reuse=literal is for validate: plans are made by reuse=all alone, which is safe")
+    limit = intracore.DEFAULT_LIMIT_S if time_limit is None else time_limit
+    if not limit > 0:
+        raise InputError(f"--time-limit {limit:g} is not above 0; give seconds")
+    intracore.check_limits(limit, workers, seed)
     task = intracore.read_tile_task(path)
     target = None if folder is None else intracore.answer_folder(folder, problem)
     order_only = problem == 1
     if target is not None:
         check_outputs(answer_files(made_folder(target), task.name, order_only=order_only), [path])
-    limit = intracore.DEFAULT_LIMIT_S if time_limit is None else time_limit
-    if not limit > 0:
-        raise InputError(f"--time-limit {limit:g} is not above 0; give seconds")
     left = max(LEAST_S, limit - (time.monotonic() - started))
     shown = verbose or (not quiet and sys.stderr.isatty())
     result, verdict = run_until_told(
@@ -188,7 +190,7 @@ def solve_task(
             "gap": result.gap,
             "runtime_s": round(runtime, 3),
             "solver": result.solver,
-            "workers": workers,
+            "workers": workers or available_workers(),
             "seed": seed,
             "covers": result.covers,
             "task": task.name,

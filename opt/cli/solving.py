@@ -16,7 +16,7 @@ from opt.checkpoint import Checkpoint
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
-from opt.cli.formats import format_of, refuse_options
+from opt.cli.formats import format_of, refuse_elsewhere, refuse_options
 from opt.cli.interrupts import run_until_told
 from opt.cli.intracore import NOT_OURS, ONE_SOLVER, OURS, TILES, solve_task
 from opt.cli.packing import solve_packing
@@ -131,7 +131,7 @@ def solve(
             verbose=verbose,
         )
         return
-    refuse_options(context, (*OURS, "rule"), f"{NOT_OURS}, and {path} is read as {file_format}")
+    refuse_elsewhere(context, (*OURS, "rule"), f"{NOT_OURS}, and {path} is read as {file_format}", path)
     if file_format == "packing":
         solve_packing(
             path,

@@ -28,7 +28,8 @@ class Rules:
         a spill's way back). ``literal``: FREE before ALLOC only, as the statement has it; two buffers may then share
         cells at one time.
     single_l0
-        Whether L0A, L0B and L0C hold one buffer at a time in sub-problems 2 and 3 too (in 1 they do).
+        Whether L0A, L0B and L0C hold one buffer at a time in sub-problems 2 and 3 too (in 1 they do). A buffer counts
+        from its ALLOC to its FREE, also while a spill has moved it out.
     baseline_traffic, slack
         In sub-problem 3: extra traffic above ``baseline_traffic * (1 + slack)`` is a fault.
     """
@@ -82,7 +83,8 @@ class _Walk:
     last_use: dict[int, int] = field(default_factory=dict)  # buffer -> latest end of what used it
 
     def note(self, sentence: str) -> None:
-        self.faults.append(sentence)
+        if len(self.faults) < MOST_FAULTS:
+            self.faults.append(sentence)
 
     def claim(self, buffer: int, offset: int | None, node: int, kind: str) -> int:
         """Take cells at an offset; when they are free. Faults are noted, and nothing is taken."""
@@ -144,7 +146,7 @@ def judge_tiles(task: TileTask, answer: TileAnswer, rules: Rules | None = None) 
             allowed = int(rules.baseline_traffic * (1 + rules.slack) + 1e-9)
             if traffic > allowed:
                 walk.note(f"extra traffic is {traffic}, {traffic - allowed} above the {allowed} that are allowed")
-    return TileVerdict(residency, traffic, max(walk.end.values(), default=0), starts, tuple(walk.faults[:MOST_FAULTS]))
+    return TileVerdict(residency, traffic, max(walk.end.values(), default=0), starts, tuple(walk.faults))
 
 
 def _check_nodes(walk: _Walk, answer: TileAnswer) -> None:

@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 def test_solve_and_validate(problem: int, folder: Path) -> None:
     """The same figures come from the solver, from the judge, and from the files."""
     task, out = folder / "task.json", folder / "out"
-    solved = run("solve", task, "--problem", problem, "-o", out, "--time-limit", 4, "--seed", 3, "--json", "-q")
+    solved = run("solve", task, "--problem", problem, "-o", out, "--time-limit", 0.6, "--seed", 3, "--json", "-q")
     assert solved.exit_code == 0, solved.output
     told = json.loads(solved.stdout)
     assert set(KEYS) <= set(told)
@@ -68,7 +68,7 @@ def test_solve_and_validate(problem: int, folder: Path) -> None:
 
 
 def test_what_people_read(folder: Path) -> None:
-    solved = run("solve", folder / "task.json", "--problem", 3, "-o", folder / "out", "--time-limit", 4, "--verbose")
+    solved = run("solve", folder / "task.json", "--problem", 3, "-o", folder / "out", "--time-limit", 0.6, "--verbose")
     assert solved.exit_code == 0, solved.output
     for word in ("task ", "objective", "bound ", "gap ", "judged", "traffic", "makespan", "by the statement's letter"):
         assert word in solved.output
@@ -80,7 +80,7 @@ def test_what_people_read(folder: Path) -> None:
 def test_tables_are_recognised(folder: Path) -> None:
     nodes, edges = write_tables(CHAIN, folder, "pair")
     for path in (nodes, edges):
-        solved = run("solve", path, "--problem", 2, "-o", folder / "out", "--time-limit", 3)
+        solved = run("solve", path, "--problem", 2, "-o", folder / "out", "--time-limit", 0.6)
         assert solved.exit_code == 0, solved.output
     assert run("validate", nodes, folder / "out").exit_code == 0
     edges.unlink()
@@ -219,19 +219,21 @@ def test_shells_complete() -> None:
 
 def test_a_solver_that_is_wrong_is_found_out() -> None:
     """Its integer and its answer are judged before anything is written."""
-    result, verdict = intracore.solve_tiles(CHAIN, 2, time_limit=3.0)
+    result, verdict = intracore.solve_tiles(CHAIN, 2, time_limit=0.5)
     assert verdict.traffic == result.objective
     rules = Rules(problem=2)
     from dataclasses import replace
 
     with pytest.raises(InvalidScheduleError, match="the solver says that the extra traffic is -1, the judge"):
         intracore.judged(CHAIN, replace(result, objective=-1), rules)
+    with pytest.raises(InvalidScheduleError, match=f"bound {result.objective + 1} is above its answer"):
+        intracore.judged(CHAIN, replace(result, bounds={"wrong": result.objective + 1}), rules)
     with pytest.raises(InvalidScheduleError, match="the solver's answer breaks a rule: node"):
         intracore.judged(CHAIN, replace(result, answer=CHAIN_ANSWER.model_copy(update={"order": (0,)})), rules)
 
 
 def test_in_python(folder: Path) -> None:
-    result, verdict = intracore.solve_tiles(folder / "tiny.json", 3, time_limit=3.0)
+    result, verdict = intracore.solve_tiles(folder / "tiny.json", 3, time_limit=0.5)
     assert verdict.valid and verdict.makespan == result.objective
     place = intracore.answer_folder(folder / "out", 3)
     intracore.write_tile_answer(result.answer, place, "tiny")

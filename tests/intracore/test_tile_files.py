@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from instances import intracore
 from instances.errors import InputError
-from instances.intracore import MOST_NODES, TileTask
+from instances.intracore import TileTask
 from instances.intracore_files import read_tile_answer, read_tile_task, write_tile_answer, write_tile_task
 from instances.intracore_samples import flash_attention
 from tests.intracore.handmade import CHAIN, CHAIN_ANSWER, answer, task
@@ -95,7 +96,7 @@ def without(whole: dict[str, Any], node: int) -> dict[str, Any]:
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "no object": (lambda w: [], "is no task of tile operations"),
-    "no edges": (lambda w: {"Nodes": w["Nodes"]}, "is no task of tile operations"),
+    "no edges": (lambda w: {"Nodes": w["Nodes"]}, "has no Edges; a task is an object with Nodes and Edges"),
     "nodes no list": (lambda w: {**w, "Nodes": {}}, "Nodes is a dict; give a list"),
     "edges no list": (lambda w: {**w, "Edges": 5}, "Edges is a int; give a list"),
     "node no object": (lambda w: {**w, "Nodes": [7]}, "Nodes[0] has no Id or no Op"),
@@ -195,9 +196,18 @@ def test_tables_that_make_no_sense(fault: str, tmp_path: Path) -> None:
     assert words in str(error.value)
 
 
-def test_too_many_nodes() -> None:
-    with pytest.raises(ValidationError, match=f"{MOST_NODES + 1} nodes are more than the {MOST_NODES} that are read"):
-        task([], [("ADD", "VECTOR", 1, [])] * (MOST_NODES + 1))
+def test_a_long_cycle_is_found_at_once() -> None:
+    """Of 8,000 operations; its middle is left out of the sentence."""
+    count = 8000
+    ring = [(node, (node + 1) % count) for node in range(count)]
+    with pytest.raises(ValidationError, match=r"the edges 0 -> 1 -> 2 -> 3 -> \.\.\. -> 7998 -> 7999 -> 0 make"):
+        task([], [("ADD", "VECTOR", 1, [])] * count, ring)
+
+
+def test_too_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intracore, "MOST_NODES", 60)
+    with pytest.raises(ValidationError, match="61 nodes are more than the 60 that are read"):
+        task([], [("ADD", "VECTOR", 1, [])] * 61)
 
 
 def test_answers_come_back(tmp_path: Path) -> None:

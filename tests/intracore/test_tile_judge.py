@@ -200,7 +200,7 @@ def test_faults_are_listed_up_to_a_number() -> None:
     assert len(judge_tiles(many, answer(range(299, -1, -1))).faults) == MOST_FAULTS
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_whatever_is_given_is_judged(data: st.DataObject) -> None:
     """Any order of any nodes with any offsets gets a verdict; a valid one has a time for each node."""

@@ -15,7 +15,10 @@ import pytest
 
 from instances.instance import Instance
 from instances.schedule import Schedule, SearchPoint
+from opt.replay.intracore import judge_tiles
 from reports.html import render_report
+from reports.intracore import tile_page
+from tests.intracore.handmade import TWICE, TWICE_ANSWER
 
 webdriver = pytest.importorskip("selenium.webdriver")
 image = pytest.importorskip("PIL.Image")
@@ -197,5 +200,61 @@ def test_without_the_script_everything_is_there(browser: Any, page: str) -> None
         words = browser.find_element("tag name", "body").text
         assert "7.301" in words
         assert browser.find_elements("css selector", "figure[data-axis='y'] .plot rect.mark")[0].is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> str:
+    """Address of the page about tile operations that moves buffers out."""
+    verdict = judge_tiles(TWICE, TWICE_ANSWER)
+    path = tmp_path / "tiles.html"
+    html = tile_page(TWICE, TWICE_ANSWER, verdict.starts, verdict.traffic, verdict.makespan)
+    path.write_text(html, encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_tiles_fit_and_are_drawn(browser: Any, tiles: str, width: int, scheme: str) -> None:
+    show(browser, tiles, width, scheme)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    drawn = browser.execute_async_script(
+        "const count = (one) => new Set(new Uint32Array("
+        " one.getContext('2d').getImageData(0, 0, one.width, one.height).data.buffer)).size;"
+        "const tell = () => arguments[0]([...document.querySelectorAll('canvas')].map(count));"
+        "requestAnimationFrame(() => requestAnimationFrame(tell))"
+    )
+    assert len(drawn) == 2 and min(drawn) > 5
+    assert browser.get_log("browser") == []
+
+
+def test_tiles_are_zoomed_and_told(browser: Any, tiles: str) -> None:
+    """A key zooms; what is under the pointer is told: buffer 1, on its way back when the time is two thirds gone."""
+    show(browser, tiles)
+    canvas = browser.find_elements("css selector", "canvas")[1]
+    told = (
+        "const box = arguments[0].getBoundingClientRect();"
+        "arguments[0].dispatchEvent(new PointerEvent('pointermove', { bubbles: true,"
+        " clientX: box.left + 58 + 0.75 * (box.width - 59), clientY: box.top + 60 }));"
+        "return document.querySelector('output').textContent"
+    )
+    words = browser.execute_script(told, canvas)
+    assert words.startswith("Buffer 1 is on its way back in UB at 100 to 1,000, 3,660 to 5,610: 1,950 cycles")
+    canvas.send_keys("++")
+    canvas.send_keys("0")
+    assert browser.execute_script(told, canvas) == words
+    canvas.send_keys("+" * 6)
+    assert browser.execute_script(told, canvas) != words
+    assert browser.get_log("browser") == []
+
+
+def test_tiles_without_the_script(browser: Any, tiles: str) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        show(browser, tiles)
+        assert not browser.find_element("css selector", ".figures").is_displayed()
+        words = browser.find_element("tag name", "body").text
+        assert "6,250" in words and "The overview and the tables need none" in words
+        assert browser.find_elements("css selector", ".use path")[0].is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
