@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import opt
 from instances.build import build_instance
 from instances.costs import draft
 from instances.fusion import Fuser
@@ -150,3 +151,14 @@ def test_files_that_do_not_fit_their_loop_are_replaced(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert PipelineCache(tmp_path / "file", "1").schedule(LOOP) is not None
+
+
+def test_bounds_hold_with_exact_prices() -> None:
+    """Kernels get cheaper by them; what any solver proves stays below what any other finds."""
+    plain = opt.generate("gpt2", phase="prefill", tokens=512, layers=1, machine="ascend950pr")
+    found = reprice(plain, PipelineCache())
+    assert min(way.ratio for way in found.scheduled) < 0.95
+    results = [opt.solve(found.instance, 1.5, name, workers=1) for name in ("stack", "dp", "cpsat")]
+    best = min(result.objective_ns for result in results)
+    assert all(0 < result.bound_ns <= best for result in results)
+    assert best < min(opt.solve(plain, 1, name, workers=1).objective_ns for name in ("stack", "dp"))
