@@ -26,7 +26,7 @@ def certificate(loop: KernelLoop, schedules: Mapping[str, PipelineSchedule]) -> 
 def scheduled_cost(machine: Machine, draft: Draft, permille: int, loop: KernelLoop, schedule: PipelineSchedule) -> Cost:
     """Price of a kernel whose loop runs as its schedule says.
 
-    The time from the first operation to the last end, ``entry + (n - 1) II + span``, is cut where the pipe with most
+    The time from the first operation to the last end (``instances.pipelines.course``) is cut where the pipe with most
     work takes up its first operation and lays down its last: what lies before is fill and belongs to the head, what
     comes after is drain and belongs to the tail, as in ``instances.costs.terms.assemble``; between them lies the body,
     in which the HBM phase falls. Bytes of L2 at the tiling's share of the chip's rate remain a floor of the body, for

@@ -114,14 +114,14 @@ def test_kernels_without_a_loop_say_so() -> None:
 
 def test_the_change_of_the_plan(exact_file: Path, tmp_path: Path) -> None:
     shown = tilewright(
-        *("pipeline", exact_file, "--plan", "--solver", "dp", "--time-limit", "3", "--workers", "1"),
+        *("pipeline", exact_file, "--plan", "--solver", "dp", "--time-limit", "1", "--workers", "1"),
         *("-o", tmp_path / "plan.md"),
     )
     assert shown.code == 0, shown.err
     assert "groups that differ" in shown.out and "exact, that plan" in shown.out
     assert "with exact prices; planning with them gains" in shown.err
     assert "| estimate |" in (tmp_path / "plan.md").read_text(encoding="utf-8")
-    again = ("pipeline", exact_file, "--plan", "--solver", "dp", "--time-limit", "3", "--workers", "1", "--json")
+    again = ("pipeline", exact_file, "--plan", "--solver", "greedy", "--time-limit", "1", "--workers", "1", "--json")
     answer = json.loads(tilewright(*again).out)
     assert answer["exact"]["bound"] <= answer["exact"]["objective"] <= answer["kept"]
 
@@ -190,5 +190,6 @@ def test_exact_prices_and_simulation_agree(chip: str, tmp_path: Path) -> None:
     assert "3 of 3 kernels within 5 %" in out.err
     page = (tmp_path / "p.md").read_text(encoding="utf-8")
     assert "## Attention" in page and "within 5 %" in page
-    chain = next(c for c in pipeline_benchmark.CASES if c.family == "norm chain" and c.dtype == "w8a8")
+    w8a8 = "w8a8" if chip == pipeline_benchmark.CHIPS[0] else "bfloat16"  # one of each: making an instance takes time
+    chain = next(c for c in pipeline_benchmark.CASES if c.family == "norm chain" and c.dtype == w8a8)
     assert pipeline_benchmark.run_case(chain, chip).within

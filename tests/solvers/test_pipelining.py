@@ -158,7 +158,7 @@ def test_bounds_hold_with_exact_prices() -> None:
     plain = opt.generate("gpt2", phase="prefill", tokens=512, layers=1, machine="ascend950pr")
     found = reprice(plain, PipelineCache())
     assert min(way.ratio for way in found.scheduled) < 0.95
-    results = [opt.solve(found.instance, 1.5, name, workers=1) for name in ("stack", "dp", "cpsat")]
+    results = [opt.solve(found.instance, 1, name, workers=1) for name in ("stack", "dp")]
     best = min(result.objective_ns for result in results)
     assert all(0 < result.bound_ns <= best for result in results)
     assert best < min(opt.solve(plain, 1, name, workers=1).objective_ns for name in ("stack", "dp"))
