@@ -1,1 +1,1 @@
-"""Search for tile operations inside one core."""
+"""Solvers of tile operations inside one core."""

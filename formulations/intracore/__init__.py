@@ -1,0 +1,1 @@
+"""Scheduling of tile operations inside one core: order, addresses and spills; joint model, fixed order, bounds."""

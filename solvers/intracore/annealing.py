@@ -1,0 +1,158 @@
+"""Simulated annealing of the order of anchors, in slices, for each of the three sub-problems."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from solvers.intracore.evictions import NEVER, Beam, beam_of, evict
+from solvers.intracore.orders import draw, exchange, residency, spread
+from solvers.intracore.stays import Stays, pack, stay, stays_of
+from solvers.intracore.steps import Steps, arrange, steps_of
+from solvers.intracore.tables import Flags, Graph, Ints, Stores, Tables
+from solvers.intracore.timing import Clock, clock_of, run
+
+LONGEST = 32
+"""Longest block of anchors that moves, where it is not one of whole units."""
+
+ABOVE_WEIGHT = 0.02
+"""Sub-problem 1: weight of units above the goal, summed over operations, against units of the peak."""
+
+BROKEN_UNITS = 500
+"""Sub-problem 1: what a second live buffer in an L0 counts."""
+
+TRAFFIC_WEIGHT, MISFIT_WEIGHT = 20.0, 50.0
+"""Sub-problem 3: cycles that a unit of traffic beyond the limit, and one without an address, count."""
+
+
+class Search(NamedTuple):
+    """An order in work, the best so far, and scratch.
+
+    ``figures``: cost of the present order, cost of the best, and its residency, traffic or time (:data:`NEVER`: none).
+    """
+
+    anchors: Ints
+    best: Ints
+    where: Ints
+    unit: Ints
+    order: Ints
+    out: Flags
+    done: Flags
+    left: Ints
+    buffers: Ints
+    live: Ints
+    spare: Ints
+    figures: np.ndarray
+    beam: Beam
+    stays: Stays
+    steps: Steps
+    clock: Clock
+
+
+def search_of(tables: Tables, anchors: Ints, width: int = 8) -> Search:
+    """A search that starts with an order of anchors."""
+    where = np.full(tables.count, -1, np.int64)
+    where[anchors] = np.arange(len(anchors))
+    return Search(
+        anchors=anchors.copy(),
+        best=anchors.copy(),
+        where=where,
+        unit=_units(tables),
+        order=np.zeros(tables.count, np.int64),
+        out=np.zeros(len(tables.stores.touched.items), np.bool_),
+        done=np.zeros(tables.count, np.bool_),
+        left=np.zeros(tables.count, np.int64),
+        buffers=np.zeros(len(tables.stores.size), np.int64),
+        live=np.zeros(len(tables.stores.capacity), np.int64),
+        spare=np.zeros(len(anchors), np.int64),
+        figures=np.array([np.inf, np.inf, float(NEVER)]),
+        beam=beam_of(tables, width),
+        stays=stays_of(tables),
+        steps=steps_of(tables),
+        clock=clock_of(tables),
+    )
+
+
+def _units(tables: Tables) -> Ints:
+    """Anchors that only wait for one another share a number: chains, such as the products that one tile sums up."""
+    graph = tables.graph
+    unit = np.arange(tables.count)
+    for anchor in tables.anchors:
+        after = graph.frees.items[graph.frees.first[anchor] : graph.frees.first[anchor + 1]]
+        if len(after) == 1 and graph.waits.first[after[0] + 1] - graph.waits.first[after[0]] == 1:
+            unit[after[0]] = unit[anchor]
+    return unit
+
+
+@njit(cache=True)
+def price(problem: int, search: Search, graph: Graph, stores: Stores, goal: int, ahead: int) -> tuple[float, int, int]:
+    """Cost of the present order for the search, what the sub-problem asks for, and the number of steps (2 and 3).
+
+    ``goal``: in 1 the residency that is hoped for, in 3 the most extra traffic. The second is :data:`NEVER` where a
+    rule is broken.
+    """
+    order, out, beam, stays, steps = search.order, search.out, search.beam, search.stays, search.steps
+    spread(search.anchors, graph, order, search.done, search.left)
+    if problem == 1:
+        peak, above, broken = residency(order, stores, goal, search.buffers, search.live)
+        return peak + ABOVE_WEIGHT * above + BROKEN_UNITS * broken, NEVER if broken else peak, 0
+    traffic = evict(order, stores, beam, out)
+    if traffic >= NEVER:
+        return np.inf, NEVER, 0
+    if problem == 2 and traffic >= search.figures[2]:
+        return float(traffic), traffic, 0
+    count = stay(order, out, beam.then, stores, stays)
+    misfit = pack(stores, stays, count)
+    if problem == 2:
+        return float(traffic), NEVER if misfit else traffic, 0
+    number = arrange(order, out, beam.then, graph, stores, stays, steps, ahead)
+    span = run(number, out, beam.then, graph, stores, steps, stays, search.clock)
+    beyond = max(0, traffic - goal)
+    cost = span + TRAFFIC_WEIGHT * beyond + MISFIT_WEIGHT * misfit
+    return cost, NEVER if misfit or beyond else span, number
+
+
+@njit(cache=True)
+def anneal(
+    problem: int,
+    search: Search,
+    graph: Graph,
+    stores: Stores,
+    goal: int,
+    ahead: int,
+    by_unit: float,
+    hot: float,
+    cold: float,
+    rounds: int,
+    seed: int,
+) -> None:
+    """Some rounds from one temperature to another; ``by_unit`` is the share of moves of whole units."""
+    np.random.seed(seed)
+    anchors, figures = search.anchors, search.figures
+    for number in range(rounds):
+        temperature = hot * (cold / hot) ** (number / rounds)
+        low = middle = high = 0
+        if figures[0] < np.inf:
+            low, middle, high = draw(anchors, search.where, search.unit, graph, LONGEST, np.random.random() < by_unit)
+            if low == high:
+                continue
+            exchange(anchors, search.where, low, middle, high, search.spare)
+        cost, value, _ = price(problem, search, graph, stores, goal, ahead)
+        if cost <= figures[0] or np.random.random() < np.exp((figures[0] - cost) / temperature):
+            figures[0] = cost
+            if value < figures[2] or (figures[2] == NEVER and cost < figures[1]):
+                figures[1], figures[2] = cost, value
+                search.best[:] = anchors
+        elif low < high:
+            exchange(anchors, search.where, low, low + high - middle, high, search.spare)
+
+
+@njit(cache=True)
+def restart(search: Search) -> None:
+    """Go on from the best order."""
+    search.anchors[:] = search.best
+    for i in range(len(search.best)):
+        search.where[search.best[i]] = i
+    search.figures[0] = search.figures[1]
