@@ -8,14 +8,11 @@ import numpy as np
 from numba import njit
 
 from solvers.intracore.evictions import NEVER, Beam, beam_of, evict
-from solvers.intracore.orders import draw, exchange, residency, spread
+from solvers.intracore.orders import move, residency, spread, undo
 from solvers.intracore.stays import Stays, pack, stay, stays_of
 from solvers.intracore.steps import Steps, arrange, steps_of
 from solvers.intracore.tables import Flags, Graph, Ints, Stores, Tables
 from solvers.intracore.timing import Clock, clock_of, run
-
-LONGEST = 32
-"""Longest block of anchors that moves, where it is not one of whole units."""
 
 ABOVE_WEIGHT = 0.02
 """Sub-problem 1: weight of units above the goal, summed over operations, against units of the peak."""
@@ -86,7 +83,7 @@ def _units(tables: Tables) -> Ints:
     return unit
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def price(problem: int, search: Search, graph: Graph, stores: Stores, goal: int, ahead: int) -> tuple[float, int, int]:
     """Cost of the present order for the search, what the sub-problem asks for, and the number of steps (2 and 3).
 
@@ -114,7 +111,7 @@ def price(problem: int, search: Search, graph: Graph, stores: Stores, goal: int,
     return cost, NEVER if misfit or beyond else span, number
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def anneal(
     problem: int,
     search: Search,
@@ -123,22 +120,22 @@ def anneal(
     goal: int,
     ahead: int,
     by_unit: float,
+    by_need: float,
     hot: float,
     cold: float,
     rounds: int,
     seed: int,
 ) -> None:
-    """Some rounds from one temperature to another; ``by_unit`` is the share of moves of whole units."""
+    """Some rounds from one temperature to another; for the shares see :func:`solvers.intracore.orders.move`."""
     np.random.seed(seed)
     anchors, figures = search.anchors, search.figures
     for number in range(rounds):
         temperature = hot * (cold / hot) ** (number / rounds)
-        low = middle = high = 0
+        low = high = 0
         if figures[0] < np.inf:
-            low, middle, high = draw(anchors, search.where, search.unit, graph, LONGEST, np.random.random() < by_unit)
+            low, high = move(anchors, search.where, search.unit, graph, search.spare, search.done, by_unit, by_need)
             if low == high:
                 continue
-            exchange(anchors, search.where, low, middle, high, search.spare)
         cost, value, _ = price(problem, search, graph, stores, goal, ahead)
         if cost <= figures[0] or np.random.random() < np.exp((figures[0] - cost) / temperature):
             figures[0] = cost
@@ -146,13 +143,4 @@ def anneal(
                 figures[1], figures[2] = cost, value
                 search.best[:] = anchors
         elif low < high:
-            exchange(anchors, search.where, low, low + high - middle, high, search.spare)
-
-
-@njit(cache=True)
-def restart(search: Search) -> None:
-    """Go on from the best order."""
-    search.anchors[:] = search.best
-    for i in range(len(search.best)):
-        search.where[search.best[i]] = i
-    search.figures[0] = search.figures[1]
+            undo(anchors, search.where, low, high, search.spare)

@@ -34,9 +34,9 @@ MOST_TAKEN = 4
 class Beam(NamedTuple):
     """Scratch of :func:`evict`: two generations of sets of residents, and how each came to be.
 
-    ``residents``, ``count``, ``units``, ``cost`` and ``key`` of set ``s`` of generation ``g`` are at ``[g, s]``; ``parent[e, s]`` and
-    ``taken[e, s, kind]``: from which set of the event before, and how many of each kind left. ``doubt``: whether a buffer
-    left some set since its last touch.
+    ``residents``, ``count``, ``units``, ``cost`` and ``key`` of set ``s`` of generation ``g`` are at ``[g, s]``;
+    ``parent[e, s]`` and ``taken[e, s, kind]`` say from which set of the event before, and how many of each kind left;
+    ``doubt``, whether a buffer left some set since its last touch.
     """
 
     residents: Ints
@@ -132,7 +132,7 @@ def evict(order: Ints, stores: Stores, beam: Beam, out: Flags) -> int:
                 live[place[items[k]]] -= size[items[k]]
     total = 0
     for memory in range(len(live)):
-        if peak[memory] > stores.capacity[memory]:
+        if peak[memory] > stores.room[memory]:
             total += _evict_one(order, stores, beam, memory, out)
             if total >= NEVER:
                 return NEVER
@@ -151,7 +151,7 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
     low = stores.kinds[memory]
     kinds = stores.kinds[memory + 1] - low
     kind_size, kind_cost = stores.kind_size[low : low + kinds], stores.kind_cost[low : low + kinds]
-    capacity = stores.capacity[memory]
+    capacity, room = stores.capacity[memory], stores.room[memory]
     now = 0
     sets = 1
     count[0, 0] = units[0, 0] = cost[0, 0] = keys[0, 0] = 0
@@ -159,14 +159,19 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
     for t in range(len(order)):
         op = order[t]
         wanted = 0
+        own = 0
         for k in range(first[op], first[op + 1]):
             buffer = items[k]
             if place[buffer] == memory:
                 needed[wanted] = buffer
                 wanted += 1
+                own += size[buffer]
                 following[buffer] = then[k]
         if wanted == 0:
             continue
+        if own > capacity:
+            return NEVER
+        limit = max(room, own)
         over = False
         for s in range(sets):
             for i in range(wanted):
@@ -182,7 +187,7 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
                     count[now, s] += 1
                     units[now, s] += size[buffer]
                     keys[now, s] ^= key[buffer]
-            over |= units[now, s] > capacity
+            over |= units[now, s] > limit
         for i in range(wanted):
             doubt[needed[i]] = 0
         if over:
@@ -192,7 +197,7 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
             while grown == 0 and most <= ranked.shape[1]:
                 for s in range(sets):
                     take[:] = 0
-                    if units[now, s] <= capacity:
+                    if units[now, s] <= limit:
                         here = (count[now, s], cost[now, s], keys[now, s])
                         grown = _keep(
                             here,
@@ -220,7 +225,7 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
                     # all ways of taking so many of each kind that no one of the last kind is taken in vain
                     level = 0
                     take[0] = -1
-                    rest[0] = units[now, s] - capacity
+                    rest[0] = units[now, s] - limit
                     paid[0] = 0
                     while level >= 0:
                         take[level] += 1
@@ -453,16 +458,18 @@ def _mark(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags) -> N
     there, ranked, many, chain, taken = beam.residents[0, 0], beam.ranked, beam.many, beam.chain, beam.taken
     low = stores.kinds[memory]
     kinds = stores.kinds[memory + 1] - low
-    capacity = stores.capacity[memory]
+    room = stores.room[memory]
     count = filled = event = 0
     for t in range(len(order)):
         op = order[t]
         wanted = 0
+        own = 0
         for k in range(first[op], first[op + 1]):
             buffer = items[k]
             if place[buffer] == memory:
                 needed[wanted] = buffer
                 wanted += 1
+                own += size[buffer]
                 following[buffer] = then[k]
                 last[buffer] = k
         for i in range(wanted):
@@ -476,7 +483,7 @@ def _mark(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags) -> N
                 there[count] = buffer
                 count += 1
                 filled += size[buffer]
-        if filled > capacity:
+        if filled > max(room, own):
             # events at which other sets overflowed and this one did not took nothing from it
             some = 0
             while some == 0:

@@ -1,22 +1,62 @@
-"""Tile operations inside one core: a plain first answer, buffers held as briefly as one order lets them be."""
+"""Answers to the three sub-problems of tile operations, with bounds: annealing of the order, exact for small tasks."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
+from formulations.intracore.bounds import residency_bounds, time_bounds, traffic_bounds
 from instances.errors import InfeasibleError
-from instances.intracore import COUNTED, SINGLE, Pipe, Spill, TileAnswer, TileTask, spill_cycles
+from instances.intracore import TileAnswer, TileTask
+from solvers.interface import available_workers
+from solvers.intracore.exact import solve_exact
+from solvers.intracore.runs import Problem, Runs
+
+RESERVE_S, RESERVE_SHARE = 0.1, 0.01
+"""Time kept back for writing the answer down: seconds, and share of the limit."""
+
+BOUND_SHARE, BOUND_MOST_S = 0.5, 30.0
+"""Share of the time that bounds may take, and its most in seconds; the search goes on meanwhile."""
+
+TRAFFIC_SHARE, LIMIT_SHARE = 0.4, 0.75
+"""Share of the time of sub-problem 3 for an order of little traffic: where that sets the limit, and until it is met."""
+
+EXACT_OPERATIONS, EXACT_SHARE = 24, 0.5
+"""Largest task that the joint model is asked for, and the share of the time that is left for it."""
+
+COVERS = {
+    1: "all orders",
+    2: "all orders, offsets, spills",
+    3: "all orders, offsets, spills within the limit on extra traffic",
+}
 
 
 @dataclass(frozen=True)
 class TileResult:
-    """An answer, what it comes to, and the bounds on that."""
+    """An answer, what it comes to, and the bounds on that.
 
-    problem: int
+    Parameters
+    ----------
+    problem
+        1, 2 or 3.
+    answer
+        What is judged.
+    objective
+        Residency (units), extra traffic (units) or time (cycles).
+    residency, traffic, makespan
+        Of the answer; the latter two are 0 in sub-problem 1.
+    bounds
+        Argument -> what it proves about the objective.
+    solver
+        What found the answer.
+    runtime_s
+        Seconds.
+    covers
+        The answers for which the bounds hold.
+    """
+
+    problem: Problem
     answer: TileAnswer
     objective: int
     residency: int
@@ -50,7 +90,7 @@ class TileResult:
 
 def solve(
     task: TileTask,
-    problem: Literal[1, 2, 3],
+    problem: Problem,
     *,
     time_limit: float = 300.0,
     seed: int = 0,
@@ -58,204 +98,108 @@ def solve(
     single_l0: bool = False,
     baseline_traffic: int | None = None,
     slack: float = 0.05,
+    start: TileAnswer | None = None,
     on_better: Callable[[int, str], None] = lambda objective, stage: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TileResult:
-    """One answer by rules of thumb."""
-    started = time.monotonic()
-    order = _order(task)
-    answer, peak, span = _walk(task, order, problem, single_l0 or problem == 1)
-    traffic = sum(task.traffic_of_spill(spill.buffer) for spill in answer.spills)
-    objective = {1: peak, 2: traffic, 3: span}[problem]
-    on_better(objective, "rules of thumb")
+    """Solve a sub-problem.
+
+    Threads anneal the order apart (:mod:`solvers.intracore.runs`) while the bounds are proven. In sub-problem 3 a share
+    of the time goes into an order of little traffic, unless ``start`` has one; the time is annealed from there.
+
+    Parameters
+    ----------
+    time_limit
+        Seconds; the very first run of an installation compiles for some seconds more.
+    workers
+        Threads; 0: as many as there are CPUs.
+    single_l0
+        Whether L0A, L0B and L0C hold one buffer at a time in sub-problems 2 and 3 too.
+    baseline_traffic, slack
+        In sub-problem 3 the extra traffic is at most ``baseline_traffic * (1 + slack)``; without a baseline it is the
+        least that was found before time was looked at.
+    start
+        An answer to begin with, of any sub-problem.
+    on_better
+        Called with each better objective and the stage that found it.
+    should_stop
+        Asked many times a second; where it says so, the best so far is the answer.
+
+    Raises
+    ------
+    InfeasibleError
+        Where the buffers of one operation do not fit their memory, or no answer within the limit on traffic was found.
+    """
+    begun = time.monotonic()
+    deadline = begun + time_limit * (1 - RESERVE_SHARE) - RESERVE_S
+    runs = Runs(task, seed, workers or available_workers(), single_l0, start, should_stop)
+    most: int | None = None
+    if problem == 3:
+        most = None if baseline_traffic is None else int(baseline_traffic * (1 + slack) + 1e-9)
+        share = TRAFFIC_SHARE if most is None else LIMIT_SHARE if start is None else 0.0
+        first = runs.go(2, until=begun + share * time_limit, enough=most or 0, on_better=lambda units, stage: None)
+        if most is None:
+            most = int(first.value * (1 + slack) + 1e-9)
+    bounds: dict[str, int] = {}
+
+    def prove() -> None:
+        seconds = min(BOUND_MOST_S, BOUND_SHARE * time_limit, max(0.0, deadline - time.monotonic()))
+        bounds.update(_bounds(task, problem, seconds, most))
+
+    best = runs.go(
+        problem, until=deadline, enough=0, on_better=on_better, beside=prove, bounds=bounds, most_traffic=most
+    )
+    answer, solver = best.answer, best.stage
+    objective = best.value
+    if len(task.operations) <= EXACT_OPERATIONS and objective > max(bounds.values()) and not should_stop():
+        found = _exactly(task, problem, deadline, runs, answer, most)
+        if found is not None:
+            if found[1] is not None:
+                bounds["joint model"] = found[1]
+            if found[0] is not None and (exact := runs.measure(problem, found[0])).value < objective:
+                best, answer, solver, objective = exact, found[0], "joint model", exact.value
+                on_better(objective, solver)
+    if problem == 3 and most is not None and best.traffic > most:
+        raise InfeasibleError(
+            f"{task.name}: the least extra traffic found is {best.traffic}, above the {most} that are allowed; "
+            "give more time, slack, or an answer to start with"
+        )
     return TileResult(
-        problem,
-        answer,
-        objective,
-        peak,
-        traffic,
-        span,
-        {"operation": _bound(task, problem)},
-        "just-in-time",
-        time.monotonic() - started,
-        "all orders, offsets and spills",
+        problem=problem,
+        answer=answer,
+        objective=objective,
+        residency=best.residency,
+        traffic=best.traffic,
+        makespan=best.makespan,
+        bounds={name: min(value, objective) for name, value in bounds.items()},
+        solver=solver,
+        runtime_s=time.monotonic() - begun,
+        covers=COVERS[problem],
     )
 
 
-def _bound(task: TileTask, problem: int) -> int:
+def _bounds(task: TileTask, problem: Problem, seconds: float, most_traffic: int | None) -> dict[str, int]:
     if problem == 1:
-        sizes = {one.id: one.size for one in task.buffers if one.place in COUNTED}
-        return max(sum(sizes.get(b, 0) for b in set(op.buffers)) for op in task.operations)
-    if problem == 2:
-        return 0
-    busy = dict.fromkeys(Pipe, 0)
-    for op in task.operations:
-        busy[op.pipe] += op.cycles
-    return max(busy.values())
+        return residency_bounds(task, seconds)
+    units = traffic_bounds(task, seconds)
+    return units if problem == 2 else time_bounds(task, most_traffic, max(units.values()))
 
 
-def _order(task: TileTask) -> list[int]:
-    """Depth first backwards from the last operations."""
-    done: dict[int, None] = {}
-    last = {before for waits in task.waits.values() for before in waits}
-    for root in sorted(node for node in task.operation if node not in last):
-        stack = [root]
-        while stack:
-            node = stack[-1]
-            missing = [w for w in sorted(task.waits[node]) if w not in done]
-            if missing:
-                stack.append(missing[0])
-            else:
-                done[node] = None
-                stack.pop()
-    return list(done)
-
-
-def _walk(task: TileTask, order: list[int], problem: int, single: bool) -> tuple[TileAnswer, int, int]:
-    uses: dict[int, deque[int]] = {b: deque() for b in task.spans}
-    for place, node in enumerate(order):
-        for b in _needed(task, node):
-            uses[b].append(place)
-    out: list[int] = []
-    offsets: dict[int, int] = {}
-    spills: list[Spill] = []
-    at: dict[int, int] = {}
-    away: dict[int, int] = {}
-    live: set[int] = set()
-    now = peak = 0
-
-    def claim(b: int, held: frozenset[int]) -> int:
-        one = task.buffer[b]
-        while True:
-            there = sorted((at[x], task.buffer[x].size, x) for x in at if task.buffer[x].place == one.place)
-            if problem == 1 or (single and one.place in SINGLE and not there):
-                return 0
-            low = 0
-            for offset, size, _ in there:
-                if offset - low >= one.size:
-                    return low
-                low = offset + size
-            if low + one.size <= task.capacity[one.place] and not (single and one.place in SINGLE and there):
-                return low
-            movable = [x for _, _, x in there if x not in held]
-            if not movable:
-                raise InfeasibleError(f"the buffers of one operation do not fit {one.place}; enlarge it")
-            victim = max(movable, key=lambda x: uses[x][0] if uses[x] else 10**9)
-            del at[victim]
-            away[victim] = len(spills)
-            out.append(task.count + 2 * len(spills))
-            spills.append(Spill(buffer=victim, offset=0))
-
-    def bring(b: int, held: frozenset[int]) -> None:
-        offset = claim(b, held)
-        number = away.pop(b)
-        spills[number] = Spill(buffer=b, offset=offset)
-        out.append(task.count + 2 * number + 1)
-        at[b] = offset
-
-    for node in order:
-        needed = _needed(task, node)
-        held = frozenset(needed)
-        for b in needed:
-            if b in live:
-                if b in away:
-                    bring(b, held)
-                continue
-            one = task.buffer[b]
-            at[b] = offsets[b] = claim(b, held)
-            live.add(b)
-            out.append(one.alloc)
-            if one.place in COUNTED:
-                now += one.size
-                peak = max(peak, now)
-        out.append(node)
-        for b in needed:
-            uses[b].popleft()
-        for b in [b for b in needed if not uses[b]]:
-            one = task.buffer[b]
-            del at[b]
-            live.discard(b)
-            out.append(one.free)
-            now -= one.size if one.place in COUNTED else 0
-    for one in task.buffers:
-        if not task.spans[one.id]:
-            at[one.id] = offsets[one.id] = claim(one.id, frozenset())
-            out += [one.alloc, one.free]
-            peak = max(peak, now + one.size * (one.place in COUNTED))
-            del at[one.id]
-    answer = TileAnswer(order=tuple(out), offsets={} if problem == 1 else offsets, spills=tuple(spills))
-    return answer, peak, 0 if problem == 1 else _span(task, answer)
-
-
-def _needed(task: TileTask, node: int) -> list[int]:
-    return _spanned(task)[node]
-
-
-_SPANNED: dict[int, dict[int, list[int]]] = {}
-
-
-def _spanned(task: TileTask) -> dict[int, list[int]]:
-    if id(task) not in _SPANNED:
-        _SPANNED.clear()
-        found: dict[int, list[int]] = {op.id: [] for op in task.operations}
-        for b, nodes in task.spans.items():
-            for node in nodes:
-                found[node].append(b)
-        _SPANNED[id(task)] = found
-    return _SPANNED[id(task)]
-
-
-def _span(task: TileTask, answer: TileAnswer) -> int:
-    """The time that the judge finds."""
-    end: dict[int, int] = {}
-    before: dict[int, list[int]] = {}
-    for first, second in task.edges:
-        before.setdefault(second, []).append(first)
-    claims = {one.alloc: one.id for one in task.buffers}
-    frees = {one.free: one.id for one in task.buffers}
-    pipe_end = dict.fromkeys(Pipe, 0)
-    released = {place: [0] * size for place, size in task.capacity.items()}
-    at: dict[int, int] = {}
-    since: dict[int, int] = {}
-    used: dict[int, int] = {}
-
-    def cells(b: int) -> tuple[list[int], range]:
-        one = task.buffer[b]
-        return released[one.place], range(at[b], at[b] + one.size)
-
-    for node in answer.order:
-        ready = max((end[x] for x in before.get(node, ())), default=0)
-        if node in claims:
-            b = claims[node]
-            at[b] = answer.offsets[b]
-            memory, span = cells(b)
-            since[b] = end[node] = max(ready, *(memory[c] for c in span))
-        elif node in frees:
-            b = frees[node]
-            end[node] = max(ready, used.get(b, 0), since[b])
-            memory, span = cells(b)
-            for c in span:
-                memory[c] = max(memory[c], end[node])
-        elif node in task.operation:
-            op = task.operation[node]
-            start = max(ready, pipe_end[op.pipe], *(since[b] for b in op.buffers), 0)
-            end[node] = pipe_end[op.pipe] = start + op.cycles
-            for b in op.buffers:
-                used[b] = max(used.get(b, 0), end[node])
-        else:
-            number, back = divmod(node - task.count, 2)
-            b = answer.spills[number].buffer
-            cycles = spill_cycles(task.buffer[b].size)
-            if back:
-                at[b] = answer.spills[number].offset
-                memory, span = cells(b)
-                start = max(since[b], pipe_end[Pipe.MTE2], *(memory[c] for c in span))
-                since[b] = end[node] = pipe_end[Pipe.MTE2] = start + cycles
-            else:
-                start = max(since[b], used.get(b, 0), pipe_end[Pipe.MTE3])
-                end[node] = pipe_end[Pipe.MTE3] = start + (0 if b in task.backed else cycles)
-                memory, span = cells(b)
-                for c in span:
-                    memory[c] = max(memory[c], end[node])
-                since[b] = end[node]
-    return max(end.values(), default=0)
+def _exactly(
+    task: TileTask, problem: Problem, deadline: float, runs: Runs, answer: TileAnswer, most: int | None
+) -> tuple[TileAnswer | None, int | None] | None:
+    left = deadline - time.monotonic()
+    if left <= 0 or any(span != frozenset(task.users[buffer]) for buffer, span in task.spans.items()):
+        return None  # the model has no room for operations that a buffer waits for and that do not use it
+    found = solve_exact(
+        task,
+        problem,
+        EXACT_SHARE * left if left > 2 else left,
+        runs.workers,
+        runs.seed,
+        answer,
+        most,
+        single_l0=runs.single,
+        should_stop=runs.should_stop,
+    )
+    return found.answer, found.bound

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from instances.intracore import COUNTED, SINGLE, SPILL_CYCLES_PER_UNIT, SPILL_SETUP_CYCLES, Pipe, Place, TileTask
+from instances.intracore import COUNTED, SINGLE, Pipe, Place, TileTask, spill_cycles
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -72,8 +72,9 @@ class Stores(NamedTuple):
         Of each buffer: number in :data:`PLACES`, units, extra traffic of a spill (units), cycles of one way of it.
     backed
         Whether main memory has the content already, so that the way out takes no time.
-    capacity, counted, single
-        Of each memory: units, whether residency counts it, whether sub-problem 1 allows one live buffer at a time.
+    capacity, room, counted, single
+        Of each memory: units, units that are filled before buffers leave, whether residency counts it, whether
+        sub-problem 1 allows one live buffer at a time.
     kind
         Of each buffer: number of its kind, which is its memory, size and cost.
     kinds, kind_size, kind_cost
@@ -90,6 +91,7 @@ class Stores(NamedTuple):
     moving: Ints
     backed: Flags
     capacity: Ints
+    room: Ints
     counted: Flags
     single: Flags
     kind: Ints
@@ -119,8 +121,12 @@ class Tables:
         return sorted({int(place) for place in self.stores.place})
 
 
-def tables_of(task: TileTask, fine: bool = True) -> Tables:
-    """The arrays of a task; ``fine``: see :func:`anchored`."""
+def tables_of(task: TileTask, fine: bool = True, single: bool = False, room: float = 1.0) -> Tables:
+    """The arrays of a task.
+
+    ``fine``: see :func:`anchored`. ``single``: L0A, L0B and L0C hold one buffer at a time, as if each filled them.
+    ``room``: share of each memory that is filled before buffers leave.
+    """
     number = {op.id: index for index, op in enumerate(task.operations)}
     before = [sorted(number[node] for node in task.waits[op.id]) for op in task.operations]
     after: list[list[int]] = [[] for _ in before]
@@ -146,12 +152,12 @@ def tables_of(task: TileTask, fine: bool = True) -> Tables:
         waits=Lists.of(waits),
         frees=Lists.of(frees),
     )
-    return Tables(task, graph, _stores(task, touched), np.array(anchors, np.int64))
+    return Tables(task, graph, _stores(task, touched, single, room), np.array(anchors, np.int64))
 
 
-def _stores(task: TileTask, touched: list[list[int]]) -> Stores:
+def _stores(task: TileTask, touched: list[list[int]], single: bool, room: float) -> Stores:
     place = [PLACES.index(one.place) for one in task.buffers]
-    size = [one.size for one in task.buffers]
+    size = [task.capacity[one.place] if single and one.place in SINGLE else one.size for one in task.buffers]
     cost = [task.traffic_of_spill(one.id) for one in task.buffers]
     alike = sorted({(p, -s, -c) for p, s, c in zip(place, size, cost, strict=True)})
     number = {kind: index for index, kind in enumerate(alike)}
@@ -161,9 +167,10 @@ def _stores(task: TileTask, touched: list[list[int]]) -> Stores:
         place=np.array(place, np.int64),
         size=np.array(size, np.int64),
         cost=np.array(cost, np.int64),
-        moving=np.array([SPILL_CYCLES_PER_UNIT * s + SPILL_SETUP_CYCLES for s in size], np.int64),
+        moving=np.array([spill_cycles(one.size) for one in task.buffers], np.int64),
         backed=np.array([one.id in task.backed for one in task.buffers], np.bool_),
         capacity=np.array([task.capacity.get(memory, 0) for memory in PLACES], np.int64),
+        room=np.array([int(room * task.capacity.get(memory, 0)) for memory in PLACES], np.int64),
         counted=np.array([memory in COUNTED for memory in PLACES], np.bool_),
         single=np.array([memory in SINGLE for memory in PLACES], np.bool_),
         kind=np.array([number[p, -s, -c] for p, s, c in zip(place, size, cost, strict=True)], np.int64),
