@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from functools import cached_property
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from instances.documents import SCHEMA_VERSION, Frozen, digest
+from instances.documents import SCHEMA_VERSION, Frozen, canonical_json, digest
 from instances.graph import Graph, Name
 from instances.kernels import Candidate, Implementation, Template
 from instances.machine import Machine
 from instances.notebook import html_table
+from instances.pipelines.loop import PipelineSchedule
 
 
 class Census(Frozen):
@@ -29,8 +31,19 @@ class Census(Frozen):
     cut_short: int = 0
 
 
+class Pricing(StrEnum):
+    """How kernels are priced: by the bottleneck engine, or by a modulo schedule of their loop."""
+
+    ESTIMATE = "estimate"
+    EXACT = "exact"
+
+
 class Instance(Frozen):
-    """The question: everything a schedule is chosen from and judged by."""
+    """The question: everything a schedule is chosen from and judged by.
+
+    With exact prices, ``pipelines`` are the modulo schedules of the kernels' loops, and ``unscheduled`` fingerprints of
+    loops for which none was found: such kernels keep their estimate.
+    """
 
     schema_version: int = SCHEMA_VERSION
     name: Name
@@ -40,6 +53,9 @@ class Instance(Frozen):
     templates: tuple[Template, ...]
     candidates: tuple[Candidate, ...]
     census: Census
+    price: Pricing = Pricing.ESTIMATE
+    pipelines: tuple[PipelineSchedule, ...] = ()
+    unscheduled: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -59,12 +75,27 @@ class Instance(Frozen):
         for operator in self.graph.operators:
             if operator.name not in covered:
                 raise ValueError(f"operator {operator.name!r} is in no candidate; rebuild the instance")
+        if self.price is Pricing.ESTIMATE and (self.pipelines or self.unscheduled):
+            raise ValueError("pipelines are given, but prices are estimates; say price exact, or leave them out")
+        if len({schedule.loop for schedule in self.pipelines}) < len(self.pipelines):
+            raise ValueError("a loop has two pipeline schedules; leave one")
         return self
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 that a schedule carries: of graph and machine, which alone decide what is valid."""
-        return digest(self.graph.fingerprint + self.machine.fingerprint)
+        """SHA-256 that a schedule carries: of what decides what is valid.
+
+        That is graph and machine alone, and with exact prices the modulo schedules too.
+        """
+        both = self.graph.fingerprint + self.machine.fingerprint
+        if self.price is Pricing.ESTIMATE:
+            return digest(both)
+        return digest(both + "".join(map(canonical_json, self.pipelines)) + "".join(self.unscheduled))
+
+    @cached_property
+    def schedule_of(self) -> Mapping[str, PipelineSchedule]:
+        """Fingerprint of a loop -> its modulo schedule."""
+        return {schedule.loop: schedule for schedule in self.pipelines}
 
     def _repr_html_(self) -> str:
         graph, census = self.graph, self.census

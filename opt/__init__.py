@@ -27,6 +27,7 @@ from opt.api import (  # noqa: E402
     solvers,
     trace,
 )
+from opt.exact_prices import exact  # noqa: E402
 from opt.explaining import compare_schedules, explain  # noqa: E402
 from opt.importing import from_captured, from_exported, from_onnx, from_torch, register_op  # noqa: E402
 from opt.packing import pack, pack_lowest  # noqa: E402
@@ -41,6 +42,7 @@ __all__ = [
     "ablate",
     "compare_schedules",
     "cost",
+    "exact",
     "explain",
     "from_captured",
     "from_exported",

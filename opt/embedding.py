@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from instances.frontends.captured import CapturedGraph
 from instances.machine import Machine, load_machine
 from instances.plan import Plan
 from opt import api
+from opt.folders import cache_folder
 from opt.importing import Import, import_captured
 from opt.version import __version__
 from solvers.registry import DEFAULT_SOLVER
@@ -75,11 +75,7 @@ class PlanOptions:
         """Folder of the cache; ``None`` where there is to be none."""
         if self.cache is not None:
             return Path(self.cache) if str(self.cache) not in ("", ".") else None
-        named = os.environ.get("TILEWRIGHT_CACHE")
-        if named is not None:
-            return Path(named) if named else None
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        return Path(base) / "tilewright" if os.path.isabs(base) else None  # no home, no cache
+        return cache_folder()
 
 
 @dataclass(frozen=True)

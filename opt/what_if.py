@@ -14,10 +14,11 @@ from typing import Any
 
 from instances.build import build_instance
 from instances.errors import InputError, TilewrightError
-from instances.instance import Instance
+from instances.instance import Instance, Pricing
 from instances.machine import Machine
 from instances.schedule import Schedule, Status
 from opt import api
+from opt.exact_prices import exact, in_step
 from opt.replay import replay
 from reports.chain import Network
 from reports.view import View
@@ -152,7 +153,7 @@ def keep_plan(instance: Instance, schedule: Schedule, questions: Sequence[Questi
         machine = changed_machine(instance.machine, question)
         # only graph and machine are looked at: the candidates' prices need not be worked out again
         fields = {name: getattr(instance, name) for name in Instance.model_fields} | {"machine": machine}
-        changed = Instance.model_construct(**fields)
+        changed = in_step(Instance.model_construct(**fields), instance, schedule)
         try:
             timed = Network(View(changed, schedule)).retimed()
         except InputError:  # a kernel has no price there: it must hold as many cores as there are
@@ -209,7 +210,7 @@ def ask(
             share_s(),
             workers=workers,
             seed=seed,
-            warm_start=_warm(instance, schedule),
+            warm_start=plan_on(instance, schedule),
             should_stop=should_stop,
         )
         base_latency, base_bound = min(base_latency, result.objective_ns), max(base_bound, result.bound_ns)
@@ -222,7 +223,8 @@ def ask(
         share = share_s()
         machine = changed_machine(instance.machine, question)
         changed = build_instance(instance.graph, machine, instance.census.max_group, instance.origin)
-        warm = _warm(changed, schedule)
+        changed = changed if instance.price is Pricing.ESTIMATE else exact(changed)
+        warm = plan_on(changed, schedule)
         rest = max(LEAST_S, share - (time.monotonic() - asked))
         result = api.solve(changed, rest, workers=workers, seed=seed, warm_start=warm, should_stop=should_stop)
         # the plan at hand may run there in a way that is no candidate any more: it is a schedule all the same
@@ -243,27 +245,27 @@ def ask(
     return found
 
 
-def _warm(instance: Instance, schedule: Schedule) -> Schedule | None:
-    """The plan at hand as a schedule of another instance of the same graph; ``None`` where it is none there.
+def plan_on(instance: Instance, schedule: Schedule) -> Schedule | None:
+    """The plan at hand, timed anew, as a schedule of another instance of its graph; ``None`` where it is none there.
 
     Where a tiling of the plan is among the candidates with another share of the L2 rate alone, it takes that share.
     """
     from formulations.facts import Facts
     from solvers.bounds import instant_bounds, prove
 
-    ways = {c.operators: [way.tiling for way in instance.implementations(c)] for c in instance.candidates}
+    ways = {c.operators: instance.implementations(c) for c in instance.candidates}
     kernels = []
     for kernel in schedule.kernels:
         own = kernel.tiling
         alike = [
-            tiling
-            for tiling in ways.get(kernel.operators, [])
-            if tiling.model_copy(update={"l2_permille": own.l2_permille}) == own
+            way
+            for way in ways.get(kernel.operators, ())
+            if way.tiling.model_copy(update={"l2_permille": own.l2_permille}) == own
         ]
         if not alike:
             return None
-        nearest = min(alike, key=lambda tiling: abs(tiling.l2_permille - own.l2_permille))
-        kernels.append(kernel.model_copy(update={"tiling": nearest}))
+        nearest = min(alike, key=lambda way: abs(way.tiling.l2_permille - own.l2_permille))
+        kernels.append(kernel.model_copy(update={"tiling": nearest.tiling, "buffers": nearest.cost.buffers}))
     try:
         timed = Network(View(instance, schedule.model_copy(update={"kernels": tuple(kernels)}))).retimed()
         facts = Facts(instance)

@@ -15,9 +15,10 @@ from pydantic import BaseModel
 
 from instances import costs
 from instances.errors import InputError, TilewrightError
-from instances.instance import Instance
+from instances.instance import Instance, Pricing
 from instances.kernels import Buffer, Cost, KernelKind
 from instances.machine import Figure, Machine, MemoryName, Path
+from instances.pricing import price_in
 from instances.schedule import Kernel, Move, Schedule, Source
 
 UNPRICED = "unpriced"
@@ -180,6 +181,7 @@ class Prices:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
+        self.estimates = instance.price is Pricing.ESTIMATE
         self._template = {candidate.operators: candidate.template for candidate in instance.candidates}
         self._known: dict[tuple[int, str], Cost | None] = {}
 
@@ -196,7 +198,8 @@ class Prices:
     def _price(self, kernel: Kernel) -> Cost | None:
         graph, machine = self.instance.graph, self.instance.machine
         try:
-            return costs.price_group(graph, machine, kernel.operators, kernel.tiling).cost
+            priced = costs.price_group(graph, machine, kernel.operators, kernel.tiling)
+            return priced.cost if self.estimates else price_in(self.instance, priced.fusion, kernel.tiling)
         except (costs.Misfit, TilewrightError, ValueError, KeyError):
             return None
 

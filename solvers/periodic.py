@@ -88,6 +88,9 @@ class Periodic:
             templates=instance.templates,
             candidates=tuple(found),
             census=instance.census,
+            price=instance.price,
+            pipelines=instance.pipelines,
+            unscheduled=instance.unscheduled,
         )
 
     def _source(self, i: int, *, whole: bool) -> tuple[int, int]:

@@ -49,10 +49,10 @@ HEURISTIC_S = 1.0
 
 SOLVERS = f"{DEFAULT_SOLVER},dp,greedy,stack,autofuse,unfused"
 
-REPLACEMENT, INTRACORE = "replacement", "intracore"
+REPLACEMENT, INTRACORE, PIPELINES = "replacement", "intracore", "pipelines"
 
-OTHERS = (REPLACEMENT, INTRACORE)
-"""Benchmarks of problems that are no instances."""
+OTHERS = (REPLACEMENT, INTRACORE, PIPELINES)
+"""Benchmarks of problems that are no instances, and of single kernels."""
 
 DEFAULT_LIMIT_S = 60.0
 
@@ -66,7 +66,7 @@ TITLES = {
 @app.command()
 def benchmark(
     set_name: Annotated[
-        str, typer.Argument(metavar="SET", help="One of layers, models, growth, replacement and intracore.")
+        str, typer.Argument(metavar="SET", help="One of layers, models, growth, replacement, intracore and pipelines.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV table of runs; those in it are not run again.")],
     folder: Annotated[
@@ -114,6 +114,9 @@ def benchmark(
     if set_name == REPLACEMENT:
         _replacement(output, page, only, time_limit, workers or available_workers(), seed)
         return
+    if set_name == PIPELINES:
+        _pipelines(output, page, only)
+        return
     if set_name not in SETS:
         raise InputError(f"benchmark {set_name!r} is unknown; choose one of {', '.join((*SETS, *OTHERS))}")
     names = list(dict.fromkeys(name.strip() for name in solvers.split(",") if name.strip()))
@@ -160,6 +163,19 @@ def _replacement(output: Path, page: Path | None, only: str, time_limit: float, 
         write_text(page, replacement_benchmark.page(rows, command, time_limit))
     proven = sum(row.optimal for row in rows)
     typer.echo(f"{proven} of {len(rows)} problems proven optimal", err=True)
+
+
+def _pipelines(output: Path, page: Path | None, only: str) -> None:
+    """The comparison of exact prices with the event simulation."""
+    from opt import pipeline_benchmark as kernels
+
+    rows = kernels.run_all(only, lambda row: typer.echo(f"{row.name} on {row.machine}: {row.ratio:.3f}", err=True))
+    write_text(output, kernels.as_csv(rows))
+    show_table(kernels.HEADER, map(kernels.cells, rows), kernels.NUMBERS)
+    typer.echo(kernels.summary(kernels.named(rows)), err=True)
+    if page is not None:
+        command = f"tilewright benchmark {PIPELINES} -o {output} --page {page}"
+        write_text(page, kernels.page(rows, command))
 
 
 def _tiles(

@@ -12,10 +12,12 @@ import typer
 from instances.build import MAX_GROUP
 from instances.errors import InputError
 from instances.frontends.captured import CapturedGraph, read_captured, write_captured
+from instances.instance import Pricing
 from opt import api
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
+from opt.cli.pipelining import Price, with_prices
 from opt.importing import import_captured
 from opt.words import size
 
@@ -49,6 +51,7 @@ def import_command(
     machine: Annotated[
         str, typer.Option(help="Name (see 'tilewright machines') or path of a machine file.")
     ] = api.DEFAULT_MACHINE,
+    price: Price = Pricing.ESTIMATE,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Make an instance of a graph that was captured elsewhere.
@@ -68,7 +71,7 @@ def import_command(
     )
     if captured is not None:
         write_captured(graph, captured)
-    instance, imported, layers = found.instance, found.imported, found.layers
+    instance, imported, layers = with_prices(found.instance, price), found.imported, found.layers
     api.save(instance, output)
     if as_json:
         answer = {

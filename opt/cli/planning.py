@@ -11,12 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from instances.documents import made_folder, write_text
+from instances.errors import InvalidScheduleError
+from instances.instance import Instance, Pricing
 from instances.plan import Plan
+from instances.schedule import Schedule
 from opt import api
 from opt.cli.answers import SchedulePath
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
+from opt.cli.pipelining import Price, with_prices
 from opt.plans import build_plan
 from opt.plans.allocation import write_allocations
 from opt.plans.cores import core_limits
@@ -39,6 +43,7 @@ def make_plan(
     allocation: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder for tables of addresses, a CSV per memory.")
     ] = None,
+    price: Price = Pricing.ESTIMATE,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Write what a compiler takes from a schedule: addresses, streams, events, moves and where to issue them.
@@ -47,12 +52,15 @@ def make_plan(
     Example:
       tilewright plan layer.json schedule.json -o plan.json --prefetch prefetch.json --allocation addresses
 
-    The schedule is replayed first: no plan is made of one that breaks a rule.
+    The schedule is replayed first: no plan is made of one that breaks a rule. With '--price exact' the schedule of an
+    instance with estimated prices is timed anew with exact ones.
     """
     check_outputs([output, mlir, pool, prefetch, cores], [path, schedule])
     instance = api.load_instance(path)
     claim = api.load_schedule(schedule)
     replay(instance, claim).require_valid(str(schedule))
+    if price is Pricing.EXACT and instance.price is Pricing.ESTIMATE:
+        instance, claim = _timed_anew(instance, claim, schedule)
     made = build_plan(instance, claim)
     if allocation is not None:
         made_folder(allocation)
@@ -77,6 +85,21 @@ def make_plan(
         show_lines([("folder", f"{allocation}, {len(tables)} tables")], err=True)
     if as_json:
         typer.echo(json.dumps(_answer(made, [*written, *tables])))
+
+
+def _timed_anew(instance: Instance, claim: Schedule, name: Path) -> tuple[Instance, Schedule]:
+    """An instance with exact prices, and its schedule: the same kernels, tiles, moves and places at other times."""
+    from opt.what_if import plan_on
+
+    exact = with_prices(instance, Pricing.EXACT)
+    timed = plan_on(exact, claim)
+    if timed is None:
+        raise InvalidScheduleError(
+            f"{name}: does not fit with exact prices; make the instance with --price exact and solve that"
+        )
+    change = timed.latency_ns - claim.latency_ns
+    show_lines([("latency", f"{claim.latency_ns} ns by estimates, {change:+d} ns with exact prices")], err=True)
+    return exact, timed
 
 
 def _summary(plan: Plan) -> list[tuple[str, str]]:

@@ -10,11 +10,13 @@ import typer
 
 from instances.build import MAX_GROUP
 from instances.generate import Phase, Precision
+from instances.instance import Pricing
 from instances.packing import random_buffers, write_buffers
 from opt import api
 from opt.cli.app import app
 from opt.cli.display import show_lines
 from opt.cli.files import check_outputs
+from opt.cli.pipelining import Price, with_prices
 from opt.words import size
 
 
@@ -59,6 +61,7 @@ def generate(
     machine: Annotated[
         str, typer.Option(help="Name (see 'tilewright machines') or path of a machine file.")
     ] = api.DEFAULT_MACHINE,
+    price: Price = Pricing.ESTIMATE,
 ) -> None:
     """Make an instance of a model on a chip.
 
@@ -83,6 +86,7 @@ def generate(
         max_group=max_group,
         machine=machine,
     )
+    instance = with_prices(instance, price)
     api.save(instance, output)
     census = instance.census
     lines = [

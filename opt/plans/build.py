@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from itertools import islice
 
 from instances.build import structure
-from instances.costs import price
 from instances.errors import InvalidScheduleError
 from instances.fusion import Fuser, Fusion
 from instances.instance import Instance
@@ -29,6 +28,7 @@ from instances.plan import (
     Verdict,
     Workspace,
 )
+from instances.pricing import price_in
 from instances.repetition import find_repetition
 from instances.schedule import Kernel, Move, MoveKind, Schedule, Source
 from opt.plans.handovers import Inside, look_inside
@@ -114,7 +114,7 @@ class _Builder:
         fusion = self._fusions[kernel.operators]
         key = (structure(fusion), kernel.tiling.model_dump_json())
         if key not in self._costs:
-            self._costs[key] = price(fusion, self._machine, kernel.tiling)
+            self._costs[key] = price_in(self._instance, fusion, kernel.tiling)
         return self._costs[key]
 
     def _inside(self, kernel: Kernel) -> Inside:

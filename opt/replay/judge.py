@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from instances.build import structure
-from instances.costs import Misfit, price
+from instances.costs import Misfit
 from instances.errors import InvalidScheduleError
 from instances.fusion import Fuser, Fusion
 from instances.instance import Instance
-from instances.kernels import Cost, KernelKind
+from instances.kernels import Cost, KernelKind, Tiling
 from instances.machine import MemoryName
+from instances.pricing import loop_in, price_in
 from instances.schedule import Kernel, Schedule, Status
+from opt.replay.pipelines import Fault, check_pipeline
 from opt.replay.tensors import check_tensors
 from opt.replay.timeline import KernelTimes, Traffic, kernel_times
 
@@ -147,7 +149,7 @@ def _price(instance: Instance, schedule: Schedule, book: _Book) -> Iterator[Pric
     """Judge each kernel's group and price its tiling; kernels that fail are reported and left out."""
     fuser = Fuser(instance.graph)
     traffic = Traffic(instance)
-    known: dict[tuple[str, str], Cost | Misfit] = {}
+    known: dict[tuple[str, str], Cost | Misfit | list[Fault]] = {}
     for kernel in schedule.kernels:
         place = kernel.label
         if any(name not in instance.graph.operator for name in kernel.operators):
@@ -169,10 +171,7 @@ def _price(instance: Instance, schedule: Schedule, book: _Book) -> Iterator[Pric
             )
         key = (structure(fusion), kernel.tiling.model_dump_json())
         if key not in known:
-            try:
-                known[key] = price(fusion, instance.machine, kernel.tiling)
-            except Misfit as misfit:
-                known[key] = misfit
+            known[key] = _cost(instance, fusion, kernel.tiling)
         cost = known[key]
         if isinstance(cost, Misfit):
             book.note(
@@ -183,7 +182,21 @@ def _price(instance: Instance, schedule: Schedule, book: _Book) -> Iterator[Pric
                 f"tiling does not fit: {cost.memory}, {cost.over_bytes} bytes over",
             )
             continue
+        if isinstance(cost, list):
+            for fault in cost:
+                book.note("pipeline", place, kernel.start_ns, fault.amount, fault.what)
+            continue
         yield Priced(kernel, fusion, cost, kernel_times(traffic, kernel, cost))
+
+
+def _cost(instance: Instance, fusion: Fusion, tiling: Tiling) -> Cost | Misfit | list[Fault]:
+    """Price of a group under a tiling, or what is against it: it does not fit, or its pipeline is not legal."""
+    try:
+        found = loop_in(instance, fusion, tiling)
+        faults = [] if found is None else check_pipeline(*found, instance.machine)
+        return faults or price_in(instance, fusion, tiling)
+    except Misfit as misfit:
+        return misfit
 
 
 def _check_buffers(instance: Instance, item: Priced, book: _Book) -> None:

@@ -23,7 +23,7 @@ def cube_programs(
     shape = shapes[0]
     loads = cube.l1_loads(machine, shape, blocks)
     slots = Slots(buffers)
-    held = {side for side in ("left", "right") if slots.count(side, MemoryName.L1) == 1}
+    held = {side for side, _, count in loads.buffers if count == 1}
     start, rate = port(machine, machine.path(MemoryName.L2, MemoryName.L1))
     formatting = format_ns(machine, machine.path(MemoryName.L2, MemoryName.L1))
     depth = -(-blocks.depth // blocks.k0) * blocks.k0

@@ -43,6 +43,7 @@ class Activity:
     start_ns: float = -1.0
     end_ns: float = -1.0
     running: int = 0
+    core_ns: float = 0.0  # of the core that takes longest, from its own first operation on
     stalls: dict[str, float] = field(default_factory=dict)
 
     def wait_since(self, other: Activity, ns: float) -> None:
@@ -74,6 +75,7 @@ class _Core:
         self.free: dict[str, float] = dict.fromkeys(self.queues, 0.0)
         self.taken: set[str] = set()
         self.left = len(program.ops)
+        self.begun = 0.0
         self.holds: dict[Slot, tuple[int, str]] = {}  # slot -> version and who filled it
 
     def ready_at(self, number: int) -> float | None:
@@ -164,6 +166,7 @@ class Engine:
 
     def _launch(self, core: _Core) -> None:
         core.free = dict.fromkeys(core.free, self.now)
+        core.begun = self.now
         self._step(core, list(core.queues))
 
     def _finish(self, activity: Activity) -> None:
@@ -255,6 +258,7 @@ class Engine:
         if core.left:
             self._step(core, list(core.queues))
             return
+        activity.core_ns = max(activity.core_ns, self.now - core.begun)
         activity.running -= 1
         if not activity.running:
             self._finish(activity)
