@@ -50,6 +50,7 @@ class Stays(NamedTuple):
     now: Ints
     head: Ints
     used: Ints
+    early: Ints
     link: Ints
     held: Ints
     low: Ints
@@ -82,6 +83,7 @@ def stays_of(tables: Tables) -> Stays:
         now=zeros(memories),
         head=zeros(memories, buckets),
         used=zeros(1),
+        early=zeros(touches),
         link=zeros(nodes),
         held=zeros(nodes),
         low=zeros(touches),
@@ -124,14 +126,26 @@ def stay(order: Ints, out: Flags, then: Ints, stores: Stores, stays: Stays) -> i
 
 
 @compiled
-def pack(stores: Stores, stays: Stays, count: int) -> int:
-    """Offsets of stays in memories of several sizes; units that found no room."""
+def pack(stores: Stores, stays: Stays, count: int, tries: int) -> int:
+    """Offsets of stays in memories of several sizes; units that found no room.
+
+    Stays that find none come first when it is tried again.
+    """
     misfit = 0
     stays.head[:] = -1
     stays.used[0] = 0
+    stays.early[:] = 0
     for memory in range(len(stores.capacity)):
         if stays.mixed[memory]:
-            misfit += _pack_one(stores, stays, count, memory)
+            before = stays.used[0]
+            missing = _pack_one(stores, stays, count, memory)
+            for _ in range(tries):
+                if missing == 0:
+                    break
+                stays.head[memory] = -1
+                stays.used[0] = before
+                missing = _pack_one(stores, stays, count, memory)
+            misfit += missing
     return misfit
 
 
@@ -144,16 +158,20 @@ def _pack_one(stores: Stores, stays: Stays, count: int, memory: int) -> int:
     capacity = stores.capacity[memory]
     nodes = stays.used[0]
     misfit = 0
+    early = stays.early
+    first_kind, kinds_here = kinds[memory], kinds[memory + 1] - kinds[memory]
     done = NEVER
-    for kind in range(kinds[memory], kinds[memory + 1]):
-        size = kind_size[kind]
+    for turn in range(2 * kinds_here):
+        size = kind_size[first_kind + turn % kinds_here]
+        if turn == kinds_here:
+            done = NEVER
         if size == done:
             continue
         done = size
-        small = 4 * size < kind_size[kinds[memory]]
+        small = turn < kinds_here and 4 * size < kind_size[first_kind]
         for i in range(count):
             k = first[i]
-            if size_of[items[k]] != size or place[items[k]] != memory:
+            if size_of[items[k]] != size or place[items[k]] != memory or (early[k] == 1) != (turn < kinds_here):
                 continue
             # what has an address beside this stay, from low to high
             around = 0
@@ -189,6 +207,7 @@ def _pack_one(stores: Stores, stays: Stays, count: int, memory: int) -> int:
             offset[k] = best
             if best < 0:
                 misfit += size
+                early[k] = 2
                 continue
             for bucket in range(begin[k] // BUCKET, end[k] // BUCKET + 1):
                 if nodes == len(link):
@@ -198,6 +217,9 @@ def _pack_one(stores: Stores, stays: Stays, count: int, memory: int) -> int:
                 head[bucket] = nodes
                 nodes += 1
     stays.used[0] = nodes
+    for i in range(count):
+        if early[first[i]] == 2:
+            early[first[i]] = 1
     return misfit
 
 
