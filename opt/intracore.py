@@ -60,6 +60,7 @@ def solve_tiles(
     single_l0: bool = False,
     baseline_traffic: int | None = None,
     slack: float = 0.05,
+    start: TileAnswer | None = None,
     on_better: Callable[[int, str], None] = lambda objective, stage: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[TileResult, TileVerdict]:
@@ -80,6 +81,8 @@ def solve_tiles(
     baseline_traffic, slack
         In sub-problem 3 the extra traffic is at most ``baseline_traffic * (1 + slack)``; without a baseline it is what
         sub-problem 2, solved first in a share of the time, comes to.
+    start
+        An answer to begin with, of any sub-problem; it has to keep the task's order.
     on_better
         Called with each better objective and the stage that found it.
     should_stop
@@ -107,6 +110,7 @@ def solve_tiles(
         single_l0=single_l0,
         baseline_traffic=baseline_traffic,
         slack=slack,
+        start=start,
         on_better=on_better,
         should_stop=should_stop,
     )

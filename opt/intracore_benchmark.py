@@ -11,7 +11,7 @@ from statistics import median
 
 from instances.documents import read_json, read_table, write_text
 from instances.errors import InfeasibleError, InputError
-from instances.intracore import TileTask
+from instances.intracore import TileAnswer, TileTask
 from instances.intracore_files import EDGES, NODES, is_tile_task
 from opt.intracore import OBJECTIVES, SubProblem, read_tile_task, sample_task, solve_tiles
 from opt.words import csv_table, markdown_table, percent
@@ -125,7 +125,8 @@ def run(
     time_limit: float,
     workers: int,
     stop: Callable[[], bool],
-) -> TileRun:
+    start: TileAnswer | None = None,
+) -> tuple[TileRun, TileAnswer]:
     """One answer, judged; :class:`instances.errors.InvalidScheduleError` where the judge disagrees."""
     begun = time.monotonic()
     result, verdict = solve_tiles(
@@ -135,11 +136,12 @@ def run(
         seed=seed,
         workers=workers,
         baseline_traffic=baseline,
+        start=start,
         should_stop=stop,
     )
     seconds = round(time.monotonic() - begun, 1)
     objective, traffic = verdict.objective(problem), verdict.traffic if problem != 1 else 0
-    return TileRun(
+    row = TileRun(
         task.name,
         task.count,
         problem,
@@ -152,6 +154,7 @@ def run(
         -1 if baseline is None else baseline,
         seconds,
     )
+    return row, result.answer
 
 
 def run_all(
@@ -170,10 +173,12 @@ def run_all(
 ) -> list[TileRun]:
     """Run what a table does not have yet, writing it after each run; all that it has in the end.
 
-    Sub-problem 3 needs the traffic of sub-problem 2 with the same seed, which is run for it where it is not there.
+    Sub-problem 3 needs the traffic of sub-problem 2 with the same seed, which is run for it where it is not there; it begins with
+    that answer, if it was found in the same go.
     """
     rows = read_runs(table)
     wanted = {*problems, 2} if 3 in problems else set(problems)
+    answers: dict[tuple[str, int], TileAnswer] = {}
     for task in questions(folder, only, samples):
         for seed in seeds:
             for problem in (problem for problem in PROBLEMS if problem in wanted):
@@ -187,12 +192,15 @@ def run_all(
                     continue
                 baseline = before.objective if problem == 3 and before else None
                 try:
-                    fresh = run(task, problem, seed, baseline, time_limit, workers, stop)
+                    start = answers.get((task.name, seed)) if problem == 3 else None
+                    fresh, answer = run(task, problem, seed, baseline, time_limit, workers, stop, start)
                 except InfeasibleError as error:
                     on_none(f"{task.name} {problem} has no answer: {error}")
                     continue
                 if stop():  # cut short: not a result of this benchmark
                     return rows
+                if problem == 2:
+                    answers[task.name, seed] = answer
                 rows.append(fresh)
                 write_text(table, as_csv(rows))
                 on_run(fresh)
@@ -243,7 +251,7 @@ def _note(problem: int) -> str:
         1: "Largest sum of the live buffers in L1 and UB (units); one buffer at a time in each L0.",
         2: "Extra traffic (units); L0 by its capacity.",
         3: "Time (cycles) at extra traffic of at most 1.05 times that of sub-problem 2 with the same seed; what "
-        "releases cells holds back whatever claims them later.",
+        "releases cells holds back whatever claims them later. Begins with that answer.",
     }[problem]
 
 

@@ -15,7 +15,7 @@ import typer
 
 from instances.documents import made_folder, write_text
 from instances.errors import InputError, InvalidScheduleError
-from instances.intracore import TileTask
+from instances.intracore import TileAnswer, TileTask
 from instances.intracore_files import answer_files
 from opt import intracore
 from opt.cli.app import app
@@ -45,7 +45,7 @@ RULES: dict[str, dict[str, str | bool]] = {
 """Open rule -> its readings as they are written."""
 
 ONE_SOLVER = (
-    *("solver", "gap", "first_feasible", "patience", "warm_start", "checkpoint", "memory_limit", "trace"),
+    *("solver", "gap", "first_feasible", "patience", "checkpoint", "memory_limit", "trace"),
     *("deterministic_limit", "leave_out", "capacity", "objective"),
 )
 """Options of ``solve`` that mean nothing here."""
@@ -116,6 +116,7 @@ def solve_task(
     baseline_traffic: int | None,
     slack: float | None,
     time_limit: float | None,
+    warm_start: Path | None,
     workers: int,
     seed: int,
     started: float,
@@ -134,6 +135,7 @@ def solve_task(
         raise InputError(f"--time-limit {limit:g} is not above 0; give seconds")
     intracore.check_limits(limit, workers, seed)
     task = intracore.read_tile_task(path)
+    start = None if warm_start is None else _earlier(task, warm_start)
     target = None if folder is None else intracore.answer_folder(folder, problem)
     order_only = problem == 1
     if target is not None:
@@ -150,6 +152,7 @@ def solve_task(
             single_l0=asked.single_l0,
             baseline_traffic=baseline_traffic,
             slack=asked.slack,
+            start=start,
             on_better=_progress(started) if shown else lambda objective, stage: None,
             should_stop=told,
         )
@@ -203,6 +206,15 @@ def solve_task(
             "judged": verdict.objective(problem),
         }
         typer.echo(json.dumps(answer))
+
+
+def _earlier(task: TileTask, folder: Path) -> TileAnswer:
+    """A legal answer of any sub-problem, to begin with."""
+    place, problem = intracore.find_answer(folder, task.name, None)
+    answer = intracore.read_tile_answer(place, task.name, order_only=problem == 1)
+    if faults := intracore.judge_tiles(task, answer, Rules(problem=problem)).faults:
+        raise InputError(f"{place}: no answer to begin with: {faults[0]}; give a legal one")
+    return answer
 
 
 def _progress(started: float) -> Callable[[int, str], None]:

@@ -69,7 +69,9 @@ def solve(
     patience: Annotated[
         float | None, typer.Option(help="Stop when no better schedule was found for so many seconds.")
     ] = None,
-    warm_start: Annotated[Path | None, typer.Option(help="Schedule file to start from.")] = None,
+    warm_start: Annotated[
+        Path | None, typer.Option(help="Schedule file, or folder of an answer, to start from.")
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Schedule file that always holds the best so far, for --warm-start.")
     ] = None,
@@ -123,6 +125,7 @@ def solve(
             baseline_traffic=baseline_traffic,
             slack=slack,
             time_limit=_given(context, time_limit),
+            warm_start=warm_start,
             workers=workers,
             seed=seed,
             started=started,

@@ -29,9 +29,6 @@ Problem = Literal[1, 2, 3]
 SLICE_S = 0.1
 """Seconds between looks at the clock."""
 
-AHEAD = 32
-"""Operations by which a load may be early."""
-
 TRIALS = 0.4
 """Share of the time for one short run of each style."""
 
@@ -40,7 +37,9 @@ ROOMS = (1.0, 0.95, 0.9, 0.8, 0.6, 0.3, 0.0)
 
 
 class Style(NamedTuple):
-    """Shares of moves (see :func:`solvers.intracore.orders.move`), temperatures, and whether anchors are fine."""
+    """Shares of moves (see :func:`solvers.intracore.orders.move`), temperatures, whether anchors are fine, and the
+    operations by which a load may be early.
+    """
 
     name: str
     by_unit: float
@@ -48,6 +47,7 @@ class Style(NamedTuple):
     hot: float
     cold: float
     fine: bool
+    ahead: int = 0
 
 
 STYLES: dict[int, tuple[Style, ...]] = {
@@ -58,7 +58,7 @@ STYLES: dict[int, tuple[Style, ...]] = {
         Style("fine steps", 0.2, 0.5, 0.4, 0.025, True),
         Style("hot steps", 0.2, 0.5, 0.8, 0.03, False),
     ),
-    3: (Style("time", 0.2, 0.5, 0.004, 0.0002, True),),
+    3: (Style("time", 0.2, 0.5, 0.004, 0.0002, True, 12), Style("time, far", 0.2, 0.5, 0.004, 0.0002, True, 32)),
 }
 
 AGAIN = 0.3
@@ -85,6 +85,7 @@ class _Found:
     tables: Tables
     value: int
     stage: str
+    ahead: int = 0
 
 
 class Runs:
@@ -174,10 +175,11 @@ class Runs:
             tables = self.tables[True] if room == 1 else tables_of(self.task, True, self.single, room)
             search = search_of(tables, self._anchors(tables, self.order))
             search.figures[2] = np.inf
-            _, value, _ = price(problem, search, tables.graph, tables.stores, goal, AHEAD)
+            ahead = STYLES[problem][0].ahead
+            _, value, _ = price(problem, search, tables.graph, tables.stores, goal, ahead)
             if value < NEVER:
-                return _Found(search.order.copy(), tables, int(value), "first order")
-        return _Found(self.order, self.tables[True], NEVER, "first order")
+                return _Found(search.order.copy(), tables, int(value), "first order", ahead)
+        return _Found(self.order, self.tables[True], NEVER, "first order", STYLES[problem][0].ahead)
 
     @staticmethod
     def _anchors(tables: Tables, order: Ints) -> Ints:
@@ -196,6 +198,8 @@ class Runs:
         whole = until - begun
         reached: dict[str, float] = {}
         original = self.order
+        if problem == 3:
+            styles = [styles[number % len(styles)]]
         turns = len(styles) if len(styles) > 1 else 0
         for turn in range(10**9):
             if state.over.is_set() or time.monotonic() >= until:
@@ -258,7 +262,7 @@ class Runs:
                 tables.graph,
                 tables.stores,
                 goal,
-                AHEAD,
+                style.ahead,
                 style.by_unit,
                 style.by_need,
                 temperature,
@@ -273,7 +277,7 @@ class Runs:
                 if told < state.found.value:
                     full = np.zeros(tables.count, np.int64)
                     spread(search.best, tables.graph, full, search.done, search.left)
-                    state.offer(_Found(full, tables, int(told), f"annealing, {style.name}"))
+                    state.offer(_Found(full, tables, int(told), f"annealing, {style.name}", style.ahead))
 
     def _scale(self, problem: Problem, tables: Tables, state: _Shared) -> float:
         stores = tables.stores
@@ -283,7 +287,7 @@ class Runs:
             counted = stores.size[stores.counted[stores.place]]
             return float(np.median(counted)) if len(counted) else 1.0
         search = search_of(tables, self._anchors(tables, self.order))
-        price(2, search, tables.graph, stores, 0, AHEAD)
+        price(2, search, tables.graph, stores, 0, 0)
         spilled = stores.cost[stores.touched.items[search.out]]
         return float(np.median(spilled)) if len(spilled) else 1.0
 
@@ -305,10 +309,10 @@ class Runs:
                 raise InfeasibleError(f"{self.task.name}: the buffers of one operation do not fit; enlarge the memory")
         graph, stores = tables.graph, tables.stores
         if problem == 1:
-            price(1, search, graph, stores, 0, AHEAD)
+            price(1, search, graph, stores, 0, 0)
             answer = order_only(tables, search.order.tolist())
             return Best(answer, found.value, found.value, 0, 0, found.stage)
-        span, _, steps = price(3, search, graph, stores, NEVER, AHEAD if problem == 3 else 0)
+        span, _, steps = price(3, search, graph, stores, NEVER, found.ahead)
         answer = planned(tables, search.steps, steps, search.stays)
         out = search.out
         traffic = int(stores.cost[stores.touched.items[out]].sum())
@@ -336,7 +340,8 @@ class _Shared:
             if other.value >= self.found.value:
                 return
             mine = self.found
-            mine.order, mine.tables, mine.value, mine.stage = other.order, other.tables, other.value, other.stage
+            mine.order, mine.tables, mine.ahead = other.order, other.tables, other.ahead
+            mine.value, mine.stage = other.value, other.stage
             self.on_better(other.value, other.stage)
             if other.value <= self.floor:
                 self.over.set()
