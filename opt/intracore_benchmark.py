@@ -173,8 +173,8 @@ def run_all(
 ) -> list[TileRun]:
     """Run what a table does not have yet, writing it after each run; all that it has in the end.
 
-    Sub-problem 3 needs the traffic of sub-problem 2 with the same seed, which is run for it where it is not there; it begins with
-    that answer, if it was found in the same go.
+    Sub-problem 3 needs the traffic of sub-problem 2 with the same seed, which is run for it where it is not there;
+    it begins with that answer, if it was found in the same go.
     """
     rows = read_runs(table)
     wanted = {*problems, 2} if 3 in problems else set(problems)

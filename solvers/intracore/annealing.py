@@ -24,8 +24,8 @@ TRAFFIC_WEIGHT, MISFIT_WEIGHT = 20.0, 50.0
 """Sub-problem 3: cycles that a unit of traffic beyond the limit, and one without an address, count."""
 
 
-TRIES = (0, 0, 8, 2)
-"""Times that addresses are tried again, by sub-problem: in 2 only orders that would be the best get so far."""
+TRIES = 6
+"""Times that addresses are tried again; of sub-problem 2 only for orders that would be the best."""
 
 
 class Search(NamedTuple):
@@ -105,7 +105,7 @@ def price(problem: int, search: Search, graph: Graph, stores: Stores, goal: int,
     if problem == 2 and traffic >= search.figures[2]:
         return float(traffic), traffic, 0
     count = stay(order, out, beam.then, stores, stays)
-    misfit = pack(stores, stays, count, TRIES[problem])
+    misfit = pack(stores, stays, count, TRIES)
     if problem == 2:
         return float(traffic), NEVER if misfit else traffic, 0
     number = arrange(order, out, beam.then, graph, stores, stays, steps, ahead)
