@@ -1,7 +1,4 @@
-"""Compiled loops on orders: all operations from those that are searched, residency, and random moves.
-
-``work`` holds scratch arrays, so that nothing is allocated in the loops.
-"""
+"""Compiled loops on orders: all operations from those that are searched, residency, and random moves."""
 
 from __future__ import annotations
 

@@ -114,7 +114,6 @@ class Runs:
         given = task.order if start is None else [node for node in start.order if node in number]
         self.order = np.array([number[node] for node in given], np.int64)
         self._lock = threading.Lock()
-        self._runs = 0
 
     def go(
         self,
@@ -123,15 +122,13 @@ class Runs:
         until: float,
         enough: int,
         on_better: Callable[[int, str], None],
-        beside: Callable[[], None] | None = None,
-        bounds: dict[str, int] | None = None,
+        bound: Callable[[], int] = lambda: 0,
         most_traffic: int | None = None,
     ) -> Best:
-        """The best answer of all runs until a moment, or until it is ``enough`` or meets a bound."""
+        """The best answer of all runs until a moment, or until it is ``enough`` or meets the bound of then."""
         found = self._first(problem, most_traffic)
         on_better(found.value, found.stage)
         over = threading.Event()
-        known = {} if bounds is None else bounds
         state = _Shared(found, on_better, self._lock, over, enough)
         threads = [
             threading.Thread(target=self._work, args=(problem, number, until, state, most_traffic), daemon=True)
@@ -141,10 +138,8 @@ class Runs:
             for thread in threads:
                 thread.start()
         try:
-            if beside is not None:
-                beside()
             while any(thread.is_alive() for thread in threads):
-                state.floor = max([enough, *known.values()])
+                state.floor = max(enough, bound())
                 if self.should_stop() or found.value <= state.floor or time.monotonic() >= until:
                     break
                 time.sleep(SLICE_S / 4)
@@ -214,7 +209,7 @@ class Runs:
                 again = (turn - turns + number) % 2 == 1 if turns else turn > 0
             reached[style.name] = min(
                 reached.get(style.name, np.inf),
-                self._run(problem, style, original, seconds, until, state, again, most_traffic),
+                self._run(problem, style, original, seconds, until, state, again, most_traffic, (number, turn)),
             )
 
     def _fits(self, style: Style) -> bool:
@@ -235,19 +230,18 @@ class Runs:
         state: _Shared,
         again: bool,
         most_traffic: int | None,
+        serial: tuple[int, int],
     ) -> float:
         """One run; the best cost it came to."""
         tables = self.tables[style.fine]
         with self._lock:
-            self._runs += 1
-            serial = self._runs
             order = state.found.order if again else original
         search = search_of(tables, self._anchors(tables, order))
         scale = self._scale(problem, tables, state) * (AGAIN if again else 1.0)
         begun = time.monotonic()
         end = min(begun + seconds, until)
         rounds = 16
-        random = np.random.default_rng([self.seed, problem, serial])
+        random = np.random.default_rng([self.seed, problem, *serial])
         told = np.inf
         while True:
             now = time.monotonic()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from formulations.intracore.bounds import residency_bounds, time_bounds, traffic_bounds
 from instances.errors import InfeasibleError
-from instances.intracore import TileAnswer, TileTask
+from instances.intracore import COUNTED, TileAnswer, TileTask
 from solvers.interface import available_workers
 from solvers.intracore.exact import solve_exact
-from solvers.intracore.runs import Problem, Runs
+from solvers.intracore.runs import SLICE_S, Problem, Runs
 
 RESERVE_S, RESERVE_SHARE = 0.1, 0.01
 """Time kept back for writing the answer down: seconds, and share of the limit."""
@@ -140,15 +141,12 @@ def solve(
         first = runs.go(2, until=begun + share * time_limit, enough=most or 0, on_better=lambda units, stage: None)
         if most is None:
             most = int(first.value * (1 + slack) + 1e-9)
-    bounds: dict[str, int] = {}
-
-    def prove() -> None:
-        seconds = min(BOUND_MOST_S, BOUND_SHARE * time_limit, max(0.0, deadline - time.monotonic()))
-        bounds.update(_bounds(task, problem, seconds, most))
-
-    best = runs.go(
-        problem, until=deadline, enough=0, on_better=on_better, beside=prove, bounds=bounds, most_traffic=most
-    )
+    seconds = min(BOUND_MOST_S, BOUND_SHARE * time_limit, max(0.0, deadline - time.monotonic()))
+    proof = _Proof(task, problem, most, seconds)
+    best = runs.go(problem, until=deadline, enough=0, on_better=on_better, bound=proof.best, most_traffic=most)
+    if not should_stop():
+        proof.wait(deadline)
+    bounds = dict(proof.bounds)
     answer, solver = best.answer, best.stage
     objective = best.value
     if len(task.operations) <= EXACT_OPERATIONS and objective > max(bounds.values()) and not should_stop():
@@ -178,11 +176,40 @@ def solve(
     )
 
 
-def _bounds(task: TileTask, problem: Problem, seconds: float, most_traffic: int | None) -> dict[str, int]:
+class _Proof:
+    """Bounds, proven in a thread of their own; those that take no time are there at once.
+
+    An interrupted search does not wait for the rest.
+    """
+
+    def __init__(self, task: TileTask, problem: Problem, most_traffic: int | None, seconds: float) -> None:
+        self.bounds = _quick_bounds(task, problem, most_traffic)
+        self._thread = threading.Thread(target=self._prove, args=(task, problem, most_traffic, seconds), daemon=True)
+        self._thread.start()
+
+    def best(self) -> int:
+        """The best bound so far."""
+        return max(self.bounds.values())
+
+    def wait(self, until: float) -> None:
+        """Wait for the rest, at most until a moment and a little more."""
+        self._thread.join(max(0.0, until - time.monotonic()) + SLICE_S)
+
+    def _prove(self, task: TileTask, problem: Problem, most_traffic: int | None, seconds: float) -> None:
+        if problem == 1:
+            found = residency_bounds(task, seconds)
+        else:
+            found = traffic_bounds(task, seconds)
+            if problem == 3:
+                found = time_bounds(task, most_traffic, max(found.values()))
+        self.bounds = self.bounds | found  # another dictionary: somebody may be reading the old one
+
+
+def _quick_bounds(task: TileTask, problem: Problem, most_traffic: int | None) -> dict[str, int]:
     if problem == 1:
-        return residency_bounds(task, seconds)
-    units = traffic_bounds(task, seconds)
-    return units if problem == 2 else time_bounds(task, most_traffic, max(units.values()))
+        size = {one.id: one.size if one.place in COUNTED else 0 for one in task.buffers}
+        return {"operation": max(sum(size[buffer] for buffer in set(op.buffers)) for op in task.operations)}
+    return {"deficit": 0} if problem == 2 else time_bounds(task, most_traffic)
 
 
 def _exactly(

@@ -53,13 +53,13 @@ def test_moves_keep_the_order_of_edges(task: TileTask, fine: bool) -> None:
         assert all(place[first] < place[node] for node in ids for first in task.waits[node])
 
 
-@pytest.mark.parametrize("task", random_tasks(12), ids=lambda task: task.name)
+@pytest.mark.parametrize("task", random_tasks(6), ids=lambda task: task.name)
 def test_evictions_are_the_least_for_their_order(task: TileTask) -> None:
     """Against the exact model of one order; that has addresses, too, so it may need more."""
     tables = tables_of(task)
     ids = [op.id for op in task.operations]
     search = search_of(tables, tables.anchors, 64)
-    for order in orders(tables, 8, 1):
+    for order in orders(tables, 40, 1):
         units = evict(order, tables.stores, search.beam, search.out)
         assert units == sum(int(tables.stores.cost[tables.stores.touched.items[k]]) for k in np.flatnonzero(search.out))
         exact = least_traffic(task, [ids[op] for op in order], time_limit_s=5)
@@ -91,12 +91,12 @@ def test_time_is_what_the_judge_counts(task: TileTask, ahead: int) -> None:
     assert packed
 
 
-@pytest.mark.parametrize("task", [flash_attention(2, 2), matmul(3, 3, 3), *random_tasks(5)], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [flash_attention(2, 2), *random_tasks(3)], ids=lambda task: task.name)
 @pytest.mark.parametrize("problem", [1, 2, 3])
 def test_answers_are_judged_and_bounded(task: TileTask, problem: int) -> None:
     told: list[int] = []
     result, verdict = solve_tiles(
-        task, problem, time_limit=0.7, workers=2, on_better=lambda value, stage: told.append(value)
+        task, problem, time_limit=0.5, workers=2, on_better=lambda value, stage: told.append(value)
     )
     assert verdict.valid
     assert verdict.objective(problem) == result.objective
@@ -152,6 +152,6 @@ def test_compiled_code_is_kept_apart_by_its_sources(monkeypatch: pytest.MonkeyPa
 def test_published_tasks_in_seconds() -> None:
     """Far from what minutes reach, but out of reach without the search."""
     conv = read_tile_task(DATA / "Conv_Case0.json")
-    assert solve_tiles(conv, 2, time_limit=8)[0].objective <= 46_872
+    assert solve_tiles(conv, 2, time_limit=6)[0].objective <= 46_872
     product = read_tile_task(DATA / "Matmul_Case0.json")
     assert solve_tiles(product, 1, time_limit=20)[0].optimal
