@@ -83,7 +83,7 @@ def test_samples_are_asked_for(folder: Path) -> None:
     named = [task.name for task in intracore_benchmark.questions(folder, "", samples=False)]
     assert named == ["tiny", "twice"]
     named = [task.name for task in intracore_benchmark.questions(folder, "flash_attention_8", samples=True)]
-    assert named == ["flash_attention_8_8"]
+    assert named == ["FlashAttention_8x8"]
 
 
 def test_a_task_without_an_answer_does_not_end_it(
