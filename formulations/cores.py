@@ -83,6 +83,7 @@ def _exact(machine: Machine, jobs: Sequence[Job]) -> list[Ids]:
                     for a, b in zip(mine, theirs, strict=True):
                         model.add_at_most_one(a, b)
     solver = cp_model.CpSolver()
+    solver.parameters.catch_sigint_signal = False  # whose process it is decides what Ctrl-C means
     solver.parameters.max_time_in_seconds = 10
     solver.parameters.num_workers = 1
     if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):

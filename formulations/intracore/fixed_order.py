@@ -260,6 +260,7 @@ def _choose(memory: _Memory, seconds: float, workers: int, seed: int) -> tuple[s
 
 def _solver(seconds: float, workers: int, seed: int) -> cp_model.CpSolver:
     solver = cp_model.CpSolver()
+    solver.parameters.catch_sigint_signal = False  # whose process it is decides what Ctrl-C means
     solver.parameters.max_time_in_seconds = max(0.1, seconds)
     solver.parameters.num_workers = workers
     solver.parameters.random_seed = seed

@@ -240,6 +240,7 @@ def _least(part: _Part, seconds: float) -> int:
     """The search's bound."""
     model = TileModel(part, 2, memory_form="sums")
     solver = cp_model.CpSolver()
+    solver.parameters.catch_sigint_signal = False  # whose process it is decides what Ctrl-C means
     solver.parameters.max_time_in_seconds = seconds
     solver.parameters.num_workers = 1
     status = solver.solve(model.model)

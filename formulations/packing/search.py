@@ -89,6 +89,7 @@ def search(blocks: Sequence[Block], room: int, deadline: float, workers: int = 1
             return Found(None, proven=False)
         model, places = build(small, attempt.window or held, fits, attempt.order, attempt.form)
         solver = cp_model.CpSolver()
+        solver.parameters.catch_sigint_signal = False  # whose process it is decides what Ctrl-C means
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = seed
         solver.parameters.linearization_level = 0

@@ -115,6 +115,7 @@ def solve_exact(
     if hint is not None:
         hint_answer(model, hint)
     solver = cp_model.CpSolver()
+    solver.parameters.catch_sigint_signal = False  # whose process it is decides what Ctrl-C means
     solver.parameters.max_time_in_seconds = max(0.1, time_limit_s - (time.monotonic() - begun))
     solver.parameters.num_workers = workers
     solver.parameters.random_seed = seed

@@ -133,6 +133,7 @@ class _Effort:
     def solve(self, model: ModuloModel, seconds: float) -> tuple[cp_model.CpSolver, cp_model.CpSolverStatus]:
         """Search for so long."""
         solver = cp_model.CpSolver()
+        solver.parameters.catch_sigint_signal = False  # whose process it is decides what Ctrl-C means
         solver.parameters.max_deterministic_time = seconds
         solver.parameters.num_workers = 1
         solver.parameters.linearization_level = 2  # without, cycles of conditional constraints are crept around

@@ -147,6 +147,7 @@ def _recombined(
     master = Master(sequences, columns_of(sequences, pool, POOL))
     master.hint(best)
     solver = cp_model.CpSolver()
+    solver.parameters.catch_sigint_signal = False  # whose process it is decides what Ctrl-C means
     solver.parameters.max_time_in_seconds = seconds
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = workers
