@@ -31,10 +31,8 @@ def compiled(function: Function) -> Function:
 
 
 def _folder() -> str:
-    base = os.environ.get("TILEWRIGHT_CACHE")
-    if not base:
-        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tilewright")
-    return os.path.join(base, f"compiled-{_DIGEST}")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "tilewright", f"compiled-{_DIGEST}")
 
 
 _DIGEST = hashlib.sha256(
