@@ -18,11 +18,11 @@ from pydantic import Field
 from instances.build import MAX_GROUP
 from instances.documents import SCHEMA_VERSION, Frozen, canonical_json, digest, write_document
 from instances.errors import InputError, TilewrightError
+from instances.folders import cache_folder
 from instances.frontends.captured import CapturedGraph
 from instances.machine import Machine, load_machine
 from instances.plan import Plan
 from opt import api
-from opt.folders import cache_folder
 from opt.importing import Import, import_captured
 from opt.version import __version__
 from solvers.registry import DEFAULT_SOLVER

@@ -1,6 +1,6 @@
 """Exact prices of an instance's kernels, and what they change in its plan.
 
-The schedules of loops are kept while the program runs, and in the cache folder (``opt.folders``) from run to run.
+The schedules of loops are kept while the program runs, and in the cache folder (``instances.folders``) from run to run.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instances.folders import cache_folder
 from instances.fusion import Fuser
 from instances.instance import Instance, Pricing
 from instances.schedule import Schedule
-from opt.folders import cache_folder
 from opt.version import __version__
 
 if TYPE_CHECKING:

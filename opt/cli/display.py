@@ -7,12 +7,18 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from io import StringIO
+from pathlib import Path
 from typing import Literal
 
 import typer
 
+from instances.errors import InvalidScheduleError
+
 PIPED_WIDTH = 1000
 """Columns of a table that does not go to a terminal: nothing is wrapped."""
+
+MOST_FAULTS_SHOWN = 20
+"""Broken rules that are listed."""
 
 
 def is_dumb() -> bool:
@@ -52,3 +58,19 @@ def show_lines(lines: Iterable[tuple[str, str]], err: bool) -> None:
     """Named facts, one a line."""
     for name, fact in lines:
         typer.echo(f"{name:<10} {fact}", err=err)
+
+
+def show_faults(faults: Sequence[str]) -> None:
+    """The first broken rules, a line each, on standard output."""
+    for fault in faults[:MOST_FAULTS_SHOWN]:
+        typer.echo(fault)
+
+
+def require_no_faults(path: Path, faults: Sequence[str], what: str, most: int | None = None) -> None:
+    """:class:`InvalidScheduleError` with the count of broken rules; ``most``: where counting ends."""
+    if faults:
+        count = len(faults)
+        more = " or more" if most is not None and count >= most else ""
+        raise InvalidScheduleError(
+            f"{path}: is invalid, {count}{more} violation{'s' * (count > 1)}; solve the {what} anew"
+        )

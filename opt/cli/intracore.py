@@ -19,7 +19,7 @@ from instances.intracore import TileAnswer, TileTask
 from instances.intracore_files import answer_files
 from opt import intracore
 from opt.cli.app import app
-from opt.cli.display import show_lines
+from opt.cli.display import require_no_faults, show_faults, show_lines
 from opt.cli.files import check_outputs
 from opt.cli.interrupts import run_until_told
 from opt.intracore import Rules, SubProblem
@@ -29,9 +29,6 @@ from solvers.interface import available_workers
 
 LEAST_S = 0.2
 """Seconds that a search gets at least, however long it took to get there."""
-
-MOST_SHOWN = 20
-"""Broken rules that are listed."""
 
 MOST_SLACK = 1e6
 """Largest ``--slack``; a share that lets everything pass."""
@@ -273,12 +270,8 @@ def validate_answer(
             ]
         show_lines(lines, err=False)
     else:
-        for fault in verdict.faults[:MOST_SHOWN]:
-            typer.echo(fault)
-    if verdict.faults:
-        count = len(verdict.faults)
-        many = f"{count} or more" if count >= MOST_FAULTS else f"{count}"
-        raise InvalidScheduleError(f"{place}: is invalid, {many} violation{'s' * (count > 1)}; solve the task anew")
+        show_faults(verdict.faults)
+    require_no_faults(place, verdict.faults, "task", MOST_FAULTS)
 
 
 def report_answer(path: Path, folder: Path, problem: int | None, output: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any, get_type_hints
 
 import typer
 
-from instances.errors import InputError, InvalidScheduleError
+from instances.errors import InputError
 from opt import subgraphs
-from opt.cli.display import show_lines
+from opt.cli.display import require_no_faults, show_faults, show_lines
 from opt.cli.files import check_outputs
 from opt.cli.interrupts import run_until_told
 from opt.replay.subgraphs import Rules
@@ -19,9 +19,6 @@ from opt.words import percent
 
 LEAST_S = 0.2
 """Seconds that a search gets at least, however long it took to get there."""
-
-MOST_SHOWN = 20
-"""Broken rules that are listed."""
 
 
 def rules_from(given: list[str]) -> Rules:
@@ -123,10 +120,5 @@ def validate_steps(path: Path, answer: Path, rules: list[str], *, as_json: bool)
         ]
         show_lines(lines, err=False)
     else:
-        for fault in verdict.faults[:MOST_SHOWN]:
-            typer.echo(fault)
-    if verdict.faults:
-        count = len(verdict.faults)
-        raise InvalidScheduleError(
-            f"{answer}: is invalid, {count} violation{'s' * (count > 1)}; solve the problem anew"
-        )
+        show_faults(verdict.faults)
+    require_no_faults(answer, verdict.faults, "problem")

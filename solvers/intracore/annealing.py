@@ -60,7 +60,7 @@ def search_of(tables: Tables, anchors: Ints, width: int = 8) -> Search:
         anchors=anchors.copy(),
         best=anchors.copy(),
         where=where,
-        unit=_units(tables),
+        unit=units_of(tables),
         order=np.zeros(tables.count, np.int64),
         out=np.zeros(len(tables.stores.touched.items), np.bool_),
         done=np.zeros(tables.count, np.bool_),
@@ -76,7 +76,7 @@ def search_of(tables: Tables, anchors: Ints, width: int = 8) -> Search:
     )
 
 
-def _units(tables: Tables) -> Ints:
+def units_of(tables: Tables) -> Ints:
     """Anchors that only wait for one another share a number: chains, such as the products that one tile sums up."""
     graph = tables.graph
     unit = np.arange(tables.count)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from formulations.intracore.decisions import BACK, OPERATION
 from instances.intracore import Spill, TileAnswer
 from solvers.intracore.stays import Stays
-from solvers.intracore.steps import BACK, OPERATION, Steps
+from solvers.intracore.steps import Steps
 from solvers.intracore.tables import Tables
 
 

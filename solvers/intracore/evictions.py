@@ -178,10 +178,7 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
                 buffer = needed[i]
                 there = doubt[buffer] == 0
                 if doubt[buffer] == 1:
-                    for j in range(count[now, s]):
-                        if residents[now, s, j] == buffer:
-                            there = True
-                            break
+                    there = _find(residents[now, s], count[now, s], buffer) >= 0
                 if not there:
                     residents[now, s, count[now, s]] = buffer
                     count[now, s] += 1
@@ -197,35 +194,11 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
             while grown == 0 and most <= ranked.shape[1]:
                 for s in range(sets):
                     take[:] = 0
-                    if units[now, s] <= limit:
-                        here = (count[now, s], cost[now, s], keys[now, s])
-                        grown = _keep(
-                            here,
-                            residents[now, s],
-                            s,
-                            take,
-                            kinds,
-                            ranked,
-                            kind_of,
-                            low,
-                            size,
-                            key,
-                            residents[new],
-                            count[new],
-                            units[new],
-                            cost[new],
-                            keys[new],
-                            grown,
-                            parent[events],
-                            taken[events],
-                            doubt,
-                        )
-                        continue
                     _rank(residents[now, s], count[now, s], needed, wanted, kind_of, low, following, ranked, many, most)
-                    # all ways of taking so many of each kind that no one of the last kind is taken in vain
+                    # all ways of taking so many of each kind that none of the last is taken in vain (none, if all fit)
                     level = 0
                     take[0] = -1
-                    rest[0] = units[now, s] - limit
+                    rest[0] = max(0, units[now, s] - limit)
                     paid[0] = 0
                     while level >= 0:
                         take[level] += 1
@@ -283,13 +256,12 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
             buffer = needed[i]
             if following[buffer] == NEVER:
                 for s in range(sets):
-                    for j in range(count[now, s]):
-                        if residents[now, s, j] == buffer:
-                            count[now, s] -= 1
-                            residents[now, s, j] = residents[now, s, count[now, s]]
-                            units[now, s] -= size[buffer]
-                            keys[now, s] ^= key[buffer]
-                            break
+                    at = _find(residents[now, s], count[now, s], buffer)
+                    if at >= 0:
+                        count[now, s] -= 1
+                        residents[now, s, at] = residents[now, s, count[now, s]]
+                        units[now, s] -= size[buffer]
+                        keys[now, s] ^= key[buffer]
     best = 0
     for s in range(1, sets):
         if cost[now, s] < cost[now, best]:
@@ -301,6 +273,15 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
             best = parent[e, best]
         _mark(order, stores, beam, memory, out)
     return int(total)
+
+
+@compiled
+def _find(listed: Ints, count: int, buffer: int) -> int:
+    """Where a buffer is among the first ``count``; -1: nowhere."""
+    for place in range(count):
+        if listed[place] == buffer:
+            return place
+    return -1
 
 
 @compiled
@@ -320,11 +301,7 @@ def _rank(
     many[:] = 0
     for j in range(count):
         buffer = there[j]
-        held = False
-        for i in range(wanted):
-            if needed[i] == buffer:
-                held = True
-        if held:
+        if _find(needed, wanted, buffer) >= 0:
             continue
         kind = kind_of[buffer] - low
         if many[kind] == most and following[ranked[kind, most - 1]] >= following[buffer]:
@@ -422,12 +399,7 @@ def _prune(
         if not keep:
             paid = 0
             for j in range(count[best]):
-                there = False
-                for i in range(count[s]):
-                    if residents[s, i] == residents[best, j]:
-                        there = True
-                        break
-                if not there:
+                if _find(residents[s], count[s], residents[best, j]) < 0:
                     paid += price[residents[best, j]]
                     if paid > gap:
                         keep = True
@@ -474,12 +446,7 @@ def _mark(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags) -> N
                 last[buffer] = k
         for i in range(wanted):
             buffer = needed[i]
-            found = False
-            for j in range(count):
-                if there[j] == buffer:
-                    found = True
-                    break
-            if not found:
+            if _find(there, count, buffer) < 0:
                 there[count] = buffer
                 count += 1
                 filled += size[buffer]
@@ -496,17 +463,11 @@ def _mark(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags) -> N
                     buffer = ranked[kind, i]
                     out[last[buffer]] = True
                     filled -= size[buffer]
-                    for j in range(count):
-                        if there[j] == buffer:
-                            count -= 1
-                            there[j] = there[count]
-                            break
+                    there[_find(there, count, buffer)] = there[count - 1]
+                    count -= 1
         for i in range(wanted):
             buffer = needed[i]
             if following[buffer] == NEVER:
-                for j in range(count):
-                    if there[j] == buffer:
-                        count -= 1
-                        there[j] = there[count]
-                        filled -= size[buffer]
-                        break
+                filled -= size[buffer]
+                there[_find(there, count, buffer)] = there[count - 1]
+                count -= 1

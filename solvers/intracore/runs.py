@@ -18,7 +18,7 @@ import numpy as np
 from formulations.intracore.decisions import decisions_of, makespan_of, residency_of, traffic_of
 from instances.errors import InfeasibleError
 from instances.intracore import TileAnswer, TileTask
-from solvers.intracore.annealing import anneal, price, search_of
+from solvers.intracore.annealing import anneal, price, search_of, units_of
 from solvers.intracore.answers import order_only, planned
 from solvers.intracore.evictions import NEVER
 from solvers.intracore.orders import spread
@@ -129,7 +129,7 @@ class Runs:
         found = self._first(problem, most_traffic)
         on_better(found.value, found.stage)
         over = threading.Event()
-        state = _Shared(found, on_better, self._lock, over, enough)
+        state = _Shared(found, self._step(problem), on_better, self._lock, over, enough)
         threads = [
             threading.Thread(target=self._work, args=(problem, number, until, state, most_traffic), daemon=True)
             for number in range(self.workers)
@@ -217,7 +217,7 @@ class Runs:
         if style.by_unit < 1:
             return True
         tables = self.tables[style.fine]
-        unit = search_of(tables, tables.anchors, 1).unit[tables.anchors]
+        unit = units_of(tables)[tables.anchors]
         return 2 * len(set(unit.tolist())) <= len(unit)
 
     def _run(
@@ -237,7 +237,8 @@ class Runs:
         with self._lock:
             order = state.found.order if again else original
         search = search_of(tables, self._anchors(tables, order))
-        scale = self._scale(problem, tables, state) * (AGAIN if again else 1.0)
+        step = float(state.found.value) if problem == 3 and state.found.value < NEVER else state.step
+        scale = step * (AGAIN if again else 1.0)
         begun = time.monotonic()
         end = min(begun + seconds, until)
         rounds = 16
@@ -273,10 +274,12 @@ class Runs:
                     spread(search.best, tables.graph, full, search.done, search.left)
                     state.offer(_Found(full, tables, int(told), f"annealing, {style.name}", style.ahead))
 
-    def _scale(self, problem: Problem, tables: Tables, state: _Shared) -> float:
+    def _step(self, problem: Problem) -> float:
+        """What temperatures are shares of, seen from the first order; in sub-problem 3 until a makespan is known."""
+        tables = self.tables[True]
         stores = tables.stores
         if problem == 3:
-            return float(state.found.value if state.found.value < NEVER else tables.graph.cycles.sum())
+            return float(tables.graph.cycles.sum())
         if problem == 1:
             counted = stores.size[stores.counted[stores.place]]
             return float(np.median(counted)) if len(counted) else 1.0
@@ -320,12 +323,14 @@ class _Shared:
     def __init__(
         self,
         found: _Found,
+        step: float,
         on_better: Callable[[int, str], None],
         lock: threading.Lock,
         over: threading.Event,
         floor: int,
     ) -> None:
-        self.found, self.on_better, self.lock, self.over, self.floor = found, on_better, lock, over, floor
+        self.found, self.step, self.on_better = found, step, on_better
+        self.lock, self.over, self.floor = lock, over, floor
         self.error: Exception | None = None
 
     def offer(self, other: _Found) -> None:

@@ -11,13 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from formulations.intracore.decisions import BACK, OPERATION, OUT
 from solvers.intracore.compiling import compiled
 from solvers.intracore.evictions import NEVER
 from solvers.intracore.stays import MTE2, Stays, extend
 from solvers.intracore.tables import Flags, Graph, Ints, Stores, Tables
-
-OPERATION, OUT, BACK = 0, 1, 2
-"""Kinds of step."""
 
 
 class Steps(NamedTuple):

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from formulations.intracore.decisions import OPERATION, OUT
 from instances.intracore import Pipe
 from solvers.intracore.compiling import compiled
 from solvers.intracore.evictions import NEVER
 from solvers.intracore.stays import MTE2, Stays
-from solvers.intracore.steps import OPERATION, OUT, Steps
+from solvers.intracore.steps import Steps
 from solvers.intracore.tables import PIPES, Flags, Graph, Ints, Stores, Tables
 
 MTE3 = PIPES.index(Pipe.MTE3)
