@@ -20,6 +20,7 @@ from instances.errors import InfeasibleError
 from instances.intracore import TileAnswer, TileTask
 from solvers.intracore.annealing import anneal, price, search_of, units_of
 from solvers.intracore.answers import order_only, planned
+from solvers.intracore.bundles import bundled, bundles_of, threads_of
 from solvers.intracore.evictions import NEVER
 from solvers.intracore.orders import spread
 from solvers.intracore.tables import Ints, Tables, tables_of
@@ -37,8 +38,8 @@ ROOMS = (1.0, 0.95, 0.9, 0.8, 0.6, 0.3, 0.0)
 
 
 class Style(NamedTuple):
-    """Shares of moves (see :func:`solvers.intracore.orders.move`), temperatures, whether anchors are fine, and the
-    operations by which a load may be early.
+    """Shares of moves (see :func:`solvers.intracore.orders.move`), temperatures, whether anchors are fine, the
+    operations by which a load may be early, and whether it begins with bundles of threads, which it moves whole.
     """
 
     name: str
@@ -48,11 +49,13 @@ class Style(NamedTuple):
     cold: float
     fine: bool
     ahead: int = 0
+    bundled: bool = False
 
 
 STYLES: dict[int, tuple[Style, ...]] = {
     1: (Style("steps", 0.2, 0.5, 0.8, 0.04, True), Style("coarse steps", 0.2, 0.5, 0.8, 0.04, False)),
     2: (
+        Style("bundles", 1.0, 0.0, 6.0, 0.25, False, bundled=True),
         Style("chains", 1.0, 0.0, 6.0, 0.25, False),
         Style("steps", 0.1, 0.8, 0.4, 0.025, False),
         Style("fine steps", 0.2, 0.5, 0.4, 0.025, True),
@@ -113,6 +116,7 @@ class Runs:
         number = {op.id: index for index, op in enumerate(task.operations)}
         given = task.order if start is None else [node for node in start.order if node in number]
         self.order = np.array([number[node] for node in given], np.int64)
+        self.threads = threads_of(self.tables[False]) if start is None else None
         self._lock = threading.Lock()
 
     def go(
@@ -173,8 +177,28 @@ class Runs:
             ahead = STYLES[problem][0].ahead
             _, value, _ = price(problem, search, tables.graph, tables.stores, goal, ahead)
             if value < NEVER:
-                return _Found(search.order.copy(), tables, int(value), "first order", ahead)
-        return _Found(self.order, self.tables[True], NEVER, "first order", STYLES[problem][0].ahead)
+                found = _Found(search.order.copy(), tables, int(value), "first order", ahead)
+                break
+        else:
+            found = _Found(self.order, self.tables[True], NEVER, "first order", STYLES[problem][0].ahead)
+        if problem == 2 and self.threads is not None:
+            other = self._bundles(np.random.default_rng(self.seed))
+            if other.value < found.value:
+                return other
+        return found
+
+    def _bundles(self, random: np.random.Generator) -> _Found:
+        """The best of some orders of bundles, for sub-problem 2."""
+        assert self.threads is not None
+        tables = self.tables[False]
+        best = _Found(self.order, tables, NEVER, "bundles")
+        for anchors in bundled(tables, self.threads, random):
+            search = search_of(tables, anchors)
+            search.figures[2] = best.value
+            _, value, _ = price(2, search, tables.graph, tables.stores, 0, 0)
+            if value < best.value:
+                best = _Found(search.order.copy(), tables, int(value), "bundles")
+        return best
 
     @staticmethod
     def _anchors(tables: Tables, order: Ints) -> Ints:
@@ -213,9 +237,13 @@ class Runs:
             )
 
     def _fits(self, style: Style) -> bool:
-        """Whether chains are long enough to be worth a style of their own."""
+        """Whether there are threads, or chains long enough, to be worth a style of their own."""
+        if style.bundled:
+            return self.threads is not None
         if style.by_unit < 1:
             return True
+        if self.threads is not None:
+            return False
         tables = self.tables[style.fine]
         unit = units_of(tables)[tables.anchors]
         return 2 * len(set(unit.tolist())) <= len(unit)
@@ -234,15 +262,19 @@ class Runs:
     ) -> float:
         """One run; the best cost it came to."""
         tables = self.tables[style.fine]
+        random = np.random.default_rng([self.seed, problem, *serial])
         with self._lock:
             order = state.found.order if again else original
+        if style.bundled and not again:
+            order = self._bundles(random).order
         search = search_of(tables, self._anchors(tables, order))
+        if style.bundled and self.threads is not None:
+            search.unit[:] = bundles_of(tables, self.threads, search.anchors)
         step = float(state.found.value) if problem == 3 and state.found.value < NEVER else state.step
         scale = step * (AGAIN if again else 1.0)
         begun = time.monotonic()
         end = min(begun + seconds, until)
         rounds = 16
-        random = np.random.default_rng([self.seed, problem, *serial])
         told = np.inf
         while True:
             now = time.monotonic()
