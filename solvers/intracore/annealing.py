@@ -24,6 +24,9 @@ TRAFFIC_WEIGHT, MISFIT_WEIGHT = 20.0, 50.0
 """Sub-problem 3: cycles that a unit of traffic beyond the limit, and one without an address, count."""
 
 
+NEAR = 0.985
+"""Sub-problem 3: no single move makes an order better than this share of the best."""
+
 TRIES = 6
 """Times that addresses are tried again; of sub-problem 2 only for orders that would be the best."""
 
@@ -88,11 +91,14 @@ def units_of(tables: Tables) -> Ints:
 
 
 @compiled
-def price(problem: int, search: Search, graph: Graph, stores: Stores, goal: int, ahead: int) -> tuple[float, int, int]:
+def price(
+    problem: int, search: Search, graph: Graph, stores: Stores, goal: int, ahead: int, most: float
+) -> tuple[float, int, int]:
     """Cost of the present order for the search, what the sub-problem asks for, and the number of steps (2 and 3).
 
     ``goal``: in 1 the residency that is hoped for, in 3 the most extra traffic. The second is :data:`NEVER` where a
-    rule is broken.
+    rule is broken. An order of sub-problem 3 that costs more than ``most`` if its time is nearly the best known is
+    looked at no further: its cost is infinite.
     """
     order, out, beam, stays, steps = search.order, search.out, search.beam, search.stays, search.steps
     spread(search.anchors, graph, order, search.done, search.left)
@@ -104,15 +110,20 @@ def price(problem: int, search: Search, graph: Graph, stores: Stores, goal: int,
         return np.inf, NEVER, 0
     if problem == 2 and traffic >= search.figures[2]:
         return float(traffic), traffic, 0
+    beyond = max(0, traffic - goal)
+    hoped = NEAR * search.figures[1] if search.figures[1] < np.inf else 0.0
+    if problem == 3 and hoped + TRAFFIC_WEIGHT * beyond > most:
+        return np.inf, NEVER, 0
     count = stay(order, out, beam.then, stores, stays)
     misfit = pack(stores, stays, count, TRIES)
     if problem == 2:
         return float(traffic), NEVER if misfit else traffic, 0
+    penalty = TRAFFIC_WEIGHT * beyond + MISFIT_WEIGHT * misfit
+    if hoped + penalty > most:
+        return np.inf, NEVER, 0
     number = arrange(order, out, beam.then, graph, stores, stays, steps, ahead)
     span = run(number, out, beam.then, graph, stores, steps, stays, search.clock)
-    beyond = max(0, traffic - goal)
-    cost = span + TRAFFIC_WEIGHT * beyond + MISFIT_WEIGHT * misfit
-    return cost, NEVER if misfit or beyond else span, number
+    return span + penalty, NEVER if misfit or beyond else span, number
 
 
 @compiled
@@ -140,8 +151,9 @@ def anneal(
             low, high = move(anchors, search.where, search.unit, graph, search.spare, search.done, by_unit, by_need)
             if low == high:
                 continue
-        cost, value, _ = price(problem, search, graph, stores, goal, ahead)
-        if cost <= figures[0] or np.random.random() < np.exp((figures[0] - cost) / temperature):
+        most = figures[0] - temperature * np.log(1.0 - np.random.random())
+        cost, value, _ = price(problem, search, graph, stores, goal, ahead, most)
+        if cost <= most:
             figures[0] = cost
             if value < figures[2] or (figures[2] == NEVER and cost < figures[1]):
                 figures[1], figures[2] = cost, value

@@ -175,7 +175,7 @@ class Runs:
             search = search_of(tables, self._anchors(tables, self.order))
             search.figures[2] = np.inf
             ahead = STYLES[problem][0].ahead
-            _, value, _ = price(problem, search, tables.graph, tables.stores, goal, ahead)
+            _, value, _ = price(problem, search, tables.graph, tables.stores, goal, ahead, np.inf)
             if value < NEVER:
                 found = _Found(search.order.copy(), tables, int(value), "first order", ahead)
                 break
@@ -195,7 +195,7 @@ class Runs:
         for anchors in bundled(tables, self.threads, random):
             search = search_of(tables, anchors)
             search.figures[2] = best.value
-            _, value, _ = price(2, search, tables.graph, tables.stores, 0, 0)
+            _, value, _ = price(2, search, tables.graph, tables.stores, 0, 0, np.inf)
             if value < best.value:
                 best = _Found(search.order.copy(), tables, int(value), "bundles")
         return best
@@ -316,7 +316,7 @@ class Runs:
             counted = stores.size[stores.counted[stores.place]]
             return float(np.median(counted)) if len(counted) else 1.0
         search = search_of(tables, self._anchors(tables, self.order))
-        price(2, search, tables.graph, stores, 0, 0)
+        price(2, search, tables.graph, stores, 0, 0, np.inf)
         spilled = stores.cost[stores.touched.items[search.out]]
         return float(np.median(spilled)) if len(spilled) else 1.0
 
@@ -338,10 +338,10 @@ class Runs:
                 raise InfeasibleError(f"{self.task.name}: the buffers of one operation do not fit; enlarge the memory")
         graph, stores = tables.graph, tables.stores
         if problem == 1:
-            price(1, search, graph, stores, 0, 0)
+            price(1, search, graph, stores, 0, 0, np.inf)
             answer = order_only(tables, search.order.tolist())
             return Best(answer, found.value, found.value, 0, 0, found.stage)
-        span, _, steps = price(3, search, graph, stores, NEVER, found.ahead)
+        span, _, steps = price(3, search, graph, stores, NEVER, found.ahead, np.inf)
         answer = planned(tables, search.steps, steps, search.stays)
         out = search.out
         traffic = int(stores.cost[stores.touched.items[out]].sum())

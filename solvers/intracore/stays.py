@@ -182,16 +182,13 @@ def _pack_one(stores: Stores, stays: Stays, count: int, memory: int) -> int:
                     node = link[node]
                     if begin[other] > end[k] or end[other] < begin[k]:
                         continue
+                    if max(begin[other], begin[k]) // BUCKET != bucket:
+                        continue  # from the list of another bucket
                     at = offset[other]
                     j = around
                     while j > 0 and low[j - 1] > at:
                         low[j], high[j] = low[j - 1], high[j - 1]
                         j -= 1
-                    if j > 0 and low[j - 1] == at:  # the same stay from another list, or one that had the cells before
-                        high[j - 1] = max(high[j - 1], at + size_of[items[other]])
-                        for c in range(j, around):
-                            low[c], high[c] = low[c + 1], high[c + 1]
-                        continue
                     low[j], high[j] = at, at + size_of[items[other]]
                     around += 1
             best = -1
@@ -255,6 +252,8 @@ def extend(k: int, earliest: int, stores: Stores, stays: Stays, again: bool) -> 
             node = link[node]
             if other == k or begin[other] > end[k] or end[other] < earliest:
                 continue
+            if max(begin[other], earliest) // BUCKET != bucket:
+                continue  # from the list of another bucket
             low[around], high[around] = offset[other], offset[other] + size_of[items[other]]
             past[around] = end[other] + 1 if end[other] < at else NEVER
             if past[around] < NEVER and low[around] < offset[k] + size and offset[k] < high[around]:
@@ -280,11 +279,9 @@ def extend(k: int, earliest: int, stores: Stores, stays: Stays, again: bool) -> 
     offset[k] = best
     if soonest < at:
         nodes = stays.used[0]
-        for bucket in range(soonest // BUCKET, (at - 1) // BUCKET + 1):
-            if nodes == len(link):
-                return int(at)
-            if bucket == at // BUCKET:
-                break
+        if nodes + at // BUCKET - soonest // BUCKET > len(link):
+            return int(at)
+        for bucket in range(soonest // BUCKET, at // BUCKET):
             link[nodes] = head[bucket]
             held[nodes] = k
             head[bucket] = nodes
