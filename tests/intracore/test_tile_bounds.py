@@ -12,12 +12,13 @@ from formulations.intracore.bounds import residency_bounds, time_bounds, traffic
 from formulations.intracore.parts import parts_bound
 from formulations.intracore.residency import Lives, cut_bound, first_end_bound, watched_bound, watched_groups_bound
 from formulations.intracore.traffic import least_cover, windows
+from formulations.intracore.volume import _products, _Uses, volume
 from instances.intracore import COUNTED, Place, TileTask
 from instances.intracore_files import read_tile_task
 from instances.intracore_samples import flash_attention, matmul, random_task
 from tests.intracore.brute import least_residency, least_time, least_traffic
 from tests.intracore.handmade import CHAIN
-from tests.intracore.tangled import grid, tangled
+from tests.intracore.tangled import grid, sums, tangled
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "huaweicup2025a"
 
@@ -59,6 +60,51 @@ def test_traffic_is_never_below(block: int) -> None:
                 assert max(found.values()) <= least, (seed, found)
                 proven += max(found.values()) > 0
     assert proven
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_volume_is_never_above(block: int) -> None:
+    proven = 0
+    for seed in range(40 * block, 40 * block + 40):
+        for task in (sums(seed, 9), sums(seed, 5, moved=True)):
+            least = least_traffic(task)
+            if least is not None:
+                found = volume(task)
+                assert found <= least, seed
+                proven += found > 0
+    assert proven
+
+
+@pytest.mark.parametrize(
+    ("shape", "value"),
+    [((8, 8, 8), 1_280), ((12, 12, 12), 43_264), ((16, 16, 16), 176_896), ((32, 8, 16), 159_744), ((8, 8, 1), 0)],
+)
+def test_volume_of_products(shape: tuple[int, int, int], value: int) -> None:
+    """Below what is reached: 11,520 for 8, 8, 8 and some 245,000 for 16, 16, 16."""
+    assert volume(matmul(*shape)) == value
+
+
+def test_volume_needs_two_tiles_a_product_and_two_sides() -> None:
+    assert volume(flash_attention(4, 4)) == 0
+    assert volume(CHAIN) == 0
+
+
+def test_tiles_that_products_use() -> None:
+    """What any products of a window use is at least what the lengths of the pieces say, whatever their slices."""
+    rng = random.Random(0)
+    for _ in range(300):
+        rows, columns, depth = rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 5)
+        found = _products(matmul(rows, columns, depth), Place.L1, Place.L0C)
+        assert found is not None and found.side == min(rows, columns) and found.lengths == {depth: rows * columns}
+        uses = _Uses(found, 100)
+        tiles, lengths = set(), []
+        for row in range(rows):
+            for column in range(columns):
+                slices = rng.sample(range(depth), rng.randint(0, depth))
+                lengths.append(len(slices))
+                tiles |= {(place, k) for k in slices for place in (("row", row), ("column", column))}
+        least = sum(float(uses.tiles(sum(one > k for one in lengths))) for k in range(depth))
+        assert len(tiles) >= least - 1e-9
 
 
 @pytest.mark.parametrize("block", range(5))
