@@ -49,12 +49,14 @@ def volume(task: TileTask) -> int:
     They come to less than T + K * K then, where K is the most products of a sum. While that last product runs, its own
     sum is in the core memory, so at most q other runs are open, q + 1 being the number of smallest sums that fit.
 
-    **What a window loads.** A tile that a product of the window uses was in L1 within the window, or its copy was made
-    before. So it came into L1 within the window, or lay there when the window began, or its copy lay in L0 then
-    beside those that the product in progress uses, or its copy was spilled, once for this one product, which costs as
-    much traffic as the tile has units. Hence: loads, and spills of copies, come to the size of the tiles that are used
-    less R, the capacity of L1 and what the copies in L0 hold. Nothing is subtracted from the first window. All loads
-    are the first of each tile, and spills, which cost a unit of traffic per unit or two.
+    **What a window loads.** A window begins while the last product of the window before runs; all that this product
+    names is in its memory then. A tile that a product of the window uses was in L1 within the window, or its
+    copy was made before. So it came into L1 within the window, or lay there when the window began (as it does where
+    the product in progress makes the copy), or its copy lay in L0 then beside what the product in progress uses, or its
+    copy was in main memory then, by a spill that serves this one product and costs as much traffic as the tile has
+    units or more. Hence: loads, and spills of copies, come to the size of the tiles that are used less R, the capacity
+    of L1 and what the copies in L0 hold. Nothing is subtracted from the first window. A load is the first of its tile,
+    or the way back of a spill, which costs a unit of traffic or two for each unit of the tile.
 
     **What a window uses.** Let e products of a window lie in one slice, and no more than u of all on the same two
     tiles. With r tiles of the one side and c of the other, e <= u r c. Let E(v) be the greatest u r c with r + c = v,
@@ -78,15 +80,16 @@ def volume(task: TileTask) -> int:
     is linear in t and h between the lines t = l, h = l, t = h. So t is one of 1, l, l' - 1, and h one of 0, l, t,
     K - 1: some 24 K * K cases, all of which are looked at.
 
-    **The end.** What remains after the last window has squares below T and no heads. Its credits are at most D more
-    than the larger of 0 and of what it uses less R, and so more than any mean of the two; D is a maximum of a convex
-    function on a polytope, again over its vertices. (If there is no window at all, the loads of the tiles, of R units
-    or more together, are all the same at least R less D and the credits.)
+    **The end.** What remains after the last window has squares below T and no heads. It loads the larger of 0 and of
+    what it uses less R, or more, and so at least any mean of the two. D is the most by which its credits are above such
+    a mean, which is one that makes D small: the maximum of a convex function on a polytope, again over its vertices.
+    Then its loads are at least its credits less D. (If there is no window at all, it loads all tiles, which are more
+    than R units, and so R more than the larger of 0 and of what it uses less R, as if a first window had been there.)
 
     **Result.** The credits of a sum of k products in runs of l_1 + ... + l_n = k, and n - 1 times the price of its
     spill, are at least their minimum over all n and l_i. The minima of all sums, plus R, less D and the first load of
-    each tile, are a bound. T comes from a short list of sums' whole lengths; g from a linear program. How they are
-    found proves nothing and need not: g is lowered until every case holds.
+    each tile, are a bound. T is one of a few multiples of K * K, and g comes from a linear program. How they are found
+    proves nothing and need not: g is lowered until every case holds.
     """
     best = 0.0
     for place, core in product((Place.L1, Place.UB), SINGLE):
@@ -126,7 +129,8 @@ def _products(task: TileTask, place: Place, core: Place) -> _Products | None:
     size = {one.id: one.size for one in task.buffers}
     source = _copies(task, place, core)
     pairs: Pairs = {}  # operation -> sum and two tiles
-    taken = {other: task.capacity[other] for other in SINGLE if other is not core}  # by every product at least
+    capacity = {one: task.capacity.get(one, 0) for one in Place}  # a memory without buffers may be left out
+    taken = {other: capacity[other] for other in SINGLE if other is not core}  # by every product at least
     for op in task.operations:
         used = tuple(dict.fromkeys(op.buffers))
         sums = [b for b in used if of[b] is core]
@@ -147,13 +151,13 @@ def _products(task: TileTask, place: Place, core: Place) -> _Products | None:
     held = Fraction(0)
     for other, least in taken.items():
         ratios = [Fraction(size[t], size[b]) for (b, op), t in source.items() if of[b] is other and op in pairs]
-        held += max(ratios, default=Fraction(0)) * (task.capacity[other] - least)
+        held += max(ratios, default=Fraction(0)) * (capacity[other] - least)
     tiles = {tile for _, *both in pairs.values() for tile in both}
     return _Products(
         lengths=dict(Counter(lengths.values())),
         price=min(task.traffic_of_spill(b) for b in lengths),
-        others=task.capacity[core] // min(size[b] for b in lengths) - 1,
-        room=task.capacity[place] + math.floor(held),
+        others=capacity[core] // min(size[b] for b in lengths) - 1,
+        room=capacity[place] + math.floor(held),
         tile=min(size[tile] for tile in tiles),
         first=sum(size[tile] for tile in tiles),
         same=max(Counter((one, two) for _, one, two in pairs.values()).values()),
@@ -239,7 +243,7 @@ class _Uses:
         return np.asarray(np.interp(products, self._products, self._tiles))
 
     def of_window(self, pieces: list[tuple[Array, Array]]) -> Array:
-        """Of three kinds of pieces, as many as given (second) and so long (first), in the first slices all."""
+        """Of all slices: kinds of pieces by their length and number; each piece is in slices 1, 2, ..., its length."""
         ends = np.sort(np.stack([length for length, _ in pieces]), axis=0)
         total, before = np.zeros(ends.shape[1]), np.zeros(ends.shape[1])
         for end in ends:
@@ -259,22 +263,24 @@ class _Cases:
             for tail in {1, min(length, broken - 1), broken - 1} if broken else {0}:
                 for head in {0, min(length, depth - 1), tail, depth - 1} if heads and q else {0}:
                     rows.append((length, broken, tail, head))
-        self.length, self.broken, self.tail, self.head = np.array(rows).T
-        squares = [threshold, threshold + depth * depth - 1] if heads else [threshold - 1]
-        self.number = np.concatenate([(one - q * self.broken**2) / self.length**2 for one in squares])
+        columns = np.array(rows).T
+        length, broken = columns[:2]
+        squares = (threshold, threshold + depth * depth - 1) if heads else (threshold - 1,)
+        numbers = [(one - q * broken**2) / length**2 for one in squares]
         if not heads:  # what remains may be short
-            self.number = np.concatenate([np.maximum(self.number, 0.0), np.zeros(len(rows))])
-        copies = len(self.number) // len(rows)
-        columns = (self.length, self.broken, self.tail, self.head)
-        self.length, self.broken, self.tail, self.head = (np.tile(one, copies) for one in columns)
-        fixed = np.full(len(self.number), float(q))
-        used = uses.of_window([(self.length, self.number), (self.tail, fixed), (self.head, fixed)])
-        self.loads = found.tile * used - found.room
-        self.weights = np.zeros((len(self.number), depth + 1))  # of g(0), g(1), ... in the credits
-        row = np.arange(len(self.number))
-        np.add.at(self.weights, (row, self.length), self.number)
-        np.add.at(self.weights, (row, self.broken), q * self.tail / np.maximum(self.broken, 1))
-        np.add.at(self.weights, (row, np.full_like(row, depth)), q * self.head / depth)
+            numbers.append(np.zeros(len(rows)))
+        number = np.concatenate(numbers)
+        length, broken, tail, head = np.tile(columns, len(numbers))
+        alike = np.full(len(number), float(q))
+        used = uses.of_window([(length, number), (tail, alike), (head, alike)])
+        self.loads = found.tile * used * (1 - SLACK) - found.room
+        """Least units that come in."""
+        self.weights = np.zeros((len(number), depth + 1))
+        """Of g(0), g(1), ... in the credits."""
+        row = np.arange(len(number))
+        self.weights[row, length] += number
+        self.weights[row, broken] += q * tail / np.maximum(broken, 1)
+        self.weights[:, depth] += q * head / depth
 
 
 def _with_windows(found: _Products, uses: _Uses, threshold: int) -> float:
@@ -287,7 +293,7 @@ def _with_windows(found: _Products, uses: _Uses, threshold: int) -> float:
     rest = _Cases(found, uses, threshold, heads=False)
     given = rest.weights @ credits
     lost = min(float((given - share * rest.loads).max()) for share in np.linspace(0, 1, 11))
-    total = found.room - max(lost, 0.0) * (1 + SLACK) - found.first
+    total = found.room - (max(lost, 0.0) + found.first) * (1 + SLACK)
     least = [-float(found.price)]  # of sums of 0, 1, ... products
     for k in range(1, depth + 1):
         least.append(min(least[k - n] + found.price + credits[n] for n in range(1, k + 1)))
@@ -313,7 +319,6 @@ def _chosen_credits(found: _Products, cases: _Cases) -> Array:
     most that of fewer products and of one more run.
     """
     depth = max(found.lengths)
-    blocks, limits = [np.hstack([cases.weights, np.zeros((len(cases.loads), depth))])], [cases.loads]
     rows, right = [], []
     for k in range(1, depth + 1):
         for n in range(1, k + 1):
@@ -329,7 +334,7 @@ def _chosen_credits(found: _Products, cases: _Cases) -> Array:
         row[n], row[n + 1] = 1 / n, -1 / (n + 1)
         rows.append(row)
         right.append(0.0)
-    matrix = np.vstack([*blocks, np.array(rows)])
+    matrix = np.vstack([np.pad(cases.weights, ((0, 0), (0, depth))), np.array(rows)])
     program = highspy.HighsLp()
     program.num_col_, program.num_row_ = matrix.shape[1], matrix.shape[0]
     program.sense_ = highspy.ObjSense.kMaximize
@@ -340,12 +345,12 @@ def _chosen_credits(found: _Products, cases: _Cases) -> Array:
     program.col_lower_ = np.zeros(matrix.shape[1])
     program.col_upper_ = np.concatenate([[0.0], np.full(2 * depth, highspy.kHighsInf)])
     program.row_lower_ = np.full(len(matrix), -highspy.kHighsInf)
-    program.row_upper_ = np.concatenate([*limits, right])
-    inside = matrix != 0
+    program.row_upper_ = np.concatenate([cases.loads, right])
+    filled = matrix != 0
     program.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    program.a_matrix_.start_ = np.concatenate([[0], np.cumsum(inside.sum(axis=1))])
-    program.a_matrix_.index_ = np.nonzero(inside)[1]
-    program.a_matrix_.value_ = matrix[inside]
+    program.a_matrix_.start_ = np.concatenate([[0], np.cumsum(filled.sum(axis=1))])
+    program.a_matrix_.index_ = np.nonzero(filled)[1]
+    program.a_matrix_.value_ = matrix[filled]
     solver = highspy.Highs()
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
