@@ -19,6 +19,7 @@ from formulations.intracore.residency import (
     watched_groups_bound,
 )
 from formulations.intracore.traffic import deficits, windows
+from formulations.intracore.volume import volume
 from instances.intracore import COUNTED, Place, TileTask
 
 SECONDS = 20.0
@@ -60,7 +61,9 @@ def traffic_bounds(task: TileTask, seconds: float = SECONDS) -> dict[str, int]:
     ``deficit``: what is live at one moment and does not fit, summed over the memories, by
     :func:`~formulations.intracore.traffic.deficits`. ``parts``: the same, or the sum over small parts of what each
     needs, by :func:`~formulations.intracore.parts.parts_bound`, whichever is larger for a memory. ``windows``: what a
-    stretch of the operations works on and does not fit, by :func:`~formulations.intracore.traffic.windows`.
+    stretch of the operations works on and does not fit, by :func:`~formulations.intracore.traffic.windows`. ``volume``:
+    the same where products of tiles are added up, which may leave a sum and come back to it, by
+    :func:`~formulations.intracore.volume.volume`.
     """
     begun = time.monotonic()
     beyond = deficits(task, begun + seconds / 4)
@@ -71,7 +74,7 @@ def traffic_bounds(task: TileTask, seconds: float = SECONDS) -> dict[str, int]:
             left = begun + seconds - time.monotonic()
             least = max(least, parts_bound(task, place, time.monotonic() + left * (0.7 if place is Place.L1 else 1)))
         by_parts += least
-    return {"deficit": sum(beyond.values()), "parts": by_parts, "windows": windows(task)}
+    return {"deficit": sum(beyond.values()), "parts": by_parts, "windows": windows(task), "volume": volume(task)}
 
 
 def time_bounds(task: TileTask, most_traffic: int | None = None, least_traffic: int = 0) -> dict[str, int]:

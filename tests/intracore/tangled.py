@@ -67,3 +67,42 @@ def grid(seed: int, most: int = 7, moved: bool = False, tight: bool = False) -> 
     if tight:
         return with_capacity(task(held, listed, edges), L1=2, L0A=1, L0C=2)
     return with_capacity(task(held, listed, edges), L1=rng.randint(3, 4), L0A=rng.randint(1, 2), L0C=rng.choice((2, 4)))
+
+
+def sums(seed: int, most: int = 8, moved: bool = False) -> TileTask:
+    """Products of tiles that are added up, of small matrices, some left out; L1 holds two or three tiles.
+
+    ``moved``: the left tile comes to its product by way of L0A.
+    """
+    rng = random.Random(seed)
+    rows, columns, depth = rng.choice([(2, 2, 2), (2, 2, 2), (2, 1, 3), (1, 2, 3), (3, 3, 1), (2, 4, 1)])
+    cells = list(product(range(rows), range(columns), range(depth)))
+    if rng.random() < 0.3:
+        cells = sorted(rng.sample(cells, len(cells) - 1))
+    units = rng.randint(1, 2)
+    held: list[tuple[str, int]] = []
+    known: dict[tuple[object, ...], int] = {}
+
+    def buffer(place: str, size: int, *key: object) -> int:
+        if key not in known:
+            known[key] = len(held)
+            held.append((place, size))
+        return known[key]
+
+    listed: list[Row] = []
+    edges = []
+    before: dict[int, int] = {}
+    for row, column, k in cells[:most]:
+        left, right = buffer("L1", 1, "left", row, k), buffer("L1", 1, "right", k, column)
+        result = buffer("L0C", units, "sum", row, column)
+        if moved:
+            copy = buffer("L0A", 1, "copy", row, column, k)
+            edges.append((len(listed), len(listed) + 1))
+            listed.append(("MOVE", "MTE1", 1, [left, copy]))
+            left = copy
+        if result in before and rng.random() < 0.8:
+            edges.append((before[result], len(listed)))
+        before[result] = len(listed)
+        listed.append(("MATMUL", "CUBE", 1, [result, left, right]))
+    l1 = 2 if rng.random() < 0.8 else 3
+    return with_capacity(task(held, listed, edges), L1=l1, L0A=1, L0C=units * rng.choice((1, 1, 2)))

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from formulations.intracore import fixed_order
 from formulations.intracore.bounds import residency_bounds, time_bounds, traffic_bounds
 from formulations.intracore.parts import parts_bound
 from formulations.intracore.residency import Lives, cut_bound, first_end_bound, watched_bound, watched_groups_bound
 from formulations.intracore.traffic import least_cover, windows
+from formulations.intracore.volume import _Cases, _chosen_credits, _lawful, _Products, _products, _Uses, volume
 from instances.intracore import COUNTED, Place, TileTask
 from instances.intracore_files import read_tile_task
 from instances.intracore_samples import flash_attention, matmul, random_task
+from opt.replay.intracore import Rules, judge_tiles
 from tests.intracore.brute import least_residency, least_time, least_traffic
 from tests.intracore.handmade import CHAIN
-from tests.intracore.tangled import grid, tangled
+from tests.intracore.tangled import grid, sums, tangled
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "huaweicup2025a"
 
@@ -59,6 +62,113 @@ def test_traffic_is_never_below(block: int) -> None:
                 assert max(found.values()) <= least, (seed, found)
                 proven += max(found.values()) > 0
     assert proven
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_volume_is_never_above(block: int) -> None:
+    proven = 0
+    for seed in range(40 * block, 40 * block + 40):
+        for task in (sums(seed, 9), sums(seed, 5, moved=True)):
+            least = least_traffic(task)
+            if least is not None:
+                found = volume(task)
+                assert found <= least, seed
+                proven += found > 0
+    assert proven
+
+
+@pytest.mark.parametrize(
+    ("shape", "value"),
+    [((8, 8, 8), 1_280), ((12, 12, 12), 43_264), ((16, 16, 16), 176_896), ((32, 8, 16), 159_744), ((8, 8, 1), 0)],
+)
+def test_volume_of_products(shape: tuple[int, int, int], value: int) -> None:
+    """Below what is reached: 11,520 for 8, 8, 8 and some 245,000 for 16, 16, 16."""
+    assert volume(matmul(*shape)) == value
+
+
+def test_volume_that_is_met() -> None:
+    """One tile in L1: products that share a tile with the next, by the left and the right side in turn."""
+    whole = matmul(2, 3, 1)
+    capacity = {Place.L1: 128, Place.UB: 1, Place.L0A: 128, Place.L0B: 128, Place.L0C: 256}
+    narrow = whole.model_copy(update={"capacity": capacity})
+    products = [op for op in whole.operations if op.name == "MATMUL"]
+    order: list[int] = []
+    shared = whole.operation[whole.users[products[0].buffers[2]][0]].buffers[1]
+    for number in (0, 3, 4, 1, 2, 5):  # 3 * row + column
+        result, right, left = products[number].buffers
+        moves = [whole.users[copy][0] for copy in (left, right)]
+        for move in moves if shared == whole.operation[moves[0]].buffers[1] else moves[::-1]:
+            shared = whole.operation[move].buffers[1]
+            order += [node for node in (whole.users[shared][0], move) if node not in order]
+        order += [products[number].id, whole.users[result][1]]
+    found = fixed_order.least_traffic(narrow, order)
+    verdict = judge_tiles(narrow, found.answer, Rules(problem=2))
+    assert verdict.valid and verdict.traffic == volume(narrow) == 256
+
+
+def test_volume_needs_two_tiles_a_product_and_two_sides() -> None:
+    assert volume(flash_attention(4, 4)) == 0
+    assert volume(CHAIN) == 0
+
+
+def test_tiles_that_products_use() -> None:
+    """What any products of a window use is at least what the lengths of the pieces say, whatever their slices."""
+    rng = random.Random(0)
+    for _ in range(300):
+        rows, columns, depth = rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 5)
+        found = _products(matmul(rows, columns, depth), Place.L1, Place.L0C)
+        assert found is not None and found.side == min(rows, columns) and found.lengths == {depth: rows * columns}
+        uses = _Uses(found, 100)
+        tiles, lengths = set(), []
+        for row in range(rows):
+            for column in range(columns):
+                slices = rng.sample(range(depth), rng.randint(0, depth))
+                lengths.append(len(slices))
+                tiles |= {(place, k) for k in slices for place in (("row", row), ("column", column))}
+        least = sum(float(uses.tiles(sum(one > k for one in lengths))) for k in range(depth))
+        assert len(tiles) >= least - 1e-9
+
+
+@pytest.mark.parametrize("others", range(4))
+def test_credits_hold_in_every_window(others: int) -> None:
+    """Windows drawn at random, with runs of all lengths and tails and heads that differ: none beats the vertices."""
+    rng = random.Random(others)
+    credited = 0
+    for _ in range(12):
+        depth, number = rng.choice((1, 2, 3, 5, 8)), rng.choice((32, 144))
+        found = _Products(
+            lengths={depth: number, rng.randint(1, depth): number},
+            price=rng.choice((32, 256, 5000)),
+            others=others,
+            room=128 * rng.choice((1, 2, 4, 8)),
+            tile=128,
+            first=128 * 3 * number,
+            same=rng.choice((1, 1, 2)),
+            side=rng.choice((1, 4, 8)),
+        )
+        uses = _Uses(found, (2 * number + 2) * depth * depth)
+        threshold = rng.randint(others + 1, number) * depth * depth
+        cases = _Cases(found, uses, threshold, heads=True)
+        if cases.loads.min() < 0:
+            continue
+        credits = _lawful(cases, _chosen_credits(found, cases))
+        credited += credits.max() > 0
+        for _ in range(100):
+            broken = [rng.randint(2, depth) for _ in range(rng.randint(0, others))] if depth > 1 else []
+            tails = [(length, rng.randint(1, length - 1)) for length in broken]
+            heads = [rng.randint(0, depth - 1) for _ in range(rng.randint(0, others))]
+            squares = threshold + rng.randint(0, depth * depth - 1) - sum(length**2 for length in broken)
+            shares = [rng.random() ** 4 for _ in range(depth)]
+            runs = [(length, share / sum(shares) * squares / length**2) for length, share in enumerate(shares, start=1)]
+            pieces = [*runs, *((tail, 1.0) for _, tail in tails), *((head, 1.0) for head in heads)]
+            tiles = sum(
+                float(uses.tiles(sum(count for length, count in pieces if length >= k))) for k in range(1, depth + 1)
+            )
+            given = sum(count * credits[length] for length, count in runs)
+            given += sum(tail * credits[length] / length for length, tail in tails)
+            given += sum(heads) * credits[depth] / depth
+            assert given <= 128 * tiles - found.room
+    assert credited
 
 
 @pytest.mark.parametrize("block", range(5))
@@ -142,6 +252,13 @@ def test_a_deadline_leaves_a_bound() -> None:
 def test_deficit() -> None:
     """Buffers of 3,000 and 2,000 units in L1 are live together; the cheaper one is moved, and has a copy outside."""
     assert traffic_bounds(CHAIN)["deficit"] == 2_000
+
+
+def test_a_memory_without_buffers_needs_no_capacity() -> None:
+    whole = grid(0, 9, tight=True)
+    without = whole.model_copy(update={"capacity": {one: whole.capacity[one] for one in (Place.L1, Place.L0C)}})
+    found = traffic_bounds(without)
+    assert found == traffic_bounds(whole) and found["windows"]
 
 
 def test_cover() -> None:
