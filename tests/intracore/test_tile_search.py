@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from formulations.intracore.fixed_order import least_traffic
 from instances.errors import InfeasibleError
 from instances.intracore import TileTask
-from instances.intracore_samples import flash_attention, matmul, random_task
+from instances.intracore_samples import convolutions, flash_attention, matmul, random_task
 from opt.intracore import Rules, judge_tiles, read_tile_task, solve_tiles
 from solvers.intracore import compiling
-from solvers.intracore.annealing import search_of
+from solvers.intracore.annealing import price, search_of
 from solvers.intracore.answers import planned
+from solvers.intracore.bundles import bundled, bundles_of, threads_of
 from solvers.intracore.evictions import NEVER, evict
 from solvers.intracore.orders import move, spread
 from solvers.intracore.runs import Runs
@@ -59,6 +61,44 @@ def test_moves_keep_the_order_of_edges(task: TileTask, fine: bool) -> None:
         place = {ids[op]: at for at, op in enumerate(order)}
         assert len(place) == len(ids)
         assert all(place[first] < place[node] for node in ids for first in task.waits[node])
+
+
+@pytest.mark.parametrize("task", [flash_attention(3, 2), matmul(3, 4, 5)], ids=lambda task: task.name)
+def test_bundles_hold_whole_threads(task: TileTask) -> None:
+    tables = tables_of(task, fine=False)
+    threads = threads_of(tables)
+    assert threads is not None
+    members = [set(threads.members.items[a:b]) for a, b in pairwise(threads.members.first)]
+    assert len(members) == {"FlashAttention_3x2": 3, "Matmul_3x4x5": 12}[task.name]
+    found = list(bundled(tables, threads, np.random.default_rng(0)))
+    assert len({tuple(order) for order in found}) > 3
+    for order in found:
+        place = {op: at for at, op in enumerate(order)}
+        assert sorted(place) == sorted(tables.anchors)
+        waits = tables.graph.waits
+        assert all(place[w] < place[op] for op in order for w in waits.items[waits.first[op] : waits.first[op + 1]])
+        bundle = bundles_of(tables, threads, order)[order]
+        assert sorted(bundle) == list(bundle)
+        for number in set(bundle):
+            together = set(order[bundle == number])
+            assert together == set().union(*(one for one in members if one & together))
+
+
+def test_bundles_need_less_traffic_than_the_order_of_the_file() -> None:
+    task = matmul(8, 8, 8)
+    tables = tables_of(task, fine=False)
+    threads = threads_of(tables)
+    assert threads is not None
+
+    def traffic(anchors: np.ndarray) -> int:
+        return price(2, search_of(tables, anchors), tables.graph, tables.stores, 0, 0, np.inf)[1]
+
+    least = min(traffic(order) for order in bundled(tables, threads, np.random.default_rng(0)))
+    assert 2 * least < traffic(tables.anchors)
+
+
+def test_a_task_in_one_piece_has_no_threads() -> None:
+    assert threads_of(tables_of(convolutions(2, 2))) is None
 
 
 @pytest.mark.parametrize("task", random_tasks(6), ids=lambda task: task.name)
