@@ -24,6 +24,9 @@ TRAFFIC_WEIGHT, MISFIT_WEIGHT = 20.0, 50.0
 """Sub-problem 3: cycles that a unit of traffic beyond the limit, and one without an address, count."""
 
 
+BY_TURN = 0.25
+"""Sub-problem 3: share of moves that let a stay look for room from the other end."""
+
 NEAR = 0.985
 """Sub-problem 3: no single move makes an order better than this share of the best."""
 
@@ -34,11 +37,14 @@ TRIES = 6
 class Search(NamedTuple):
     """An order in work, the best so far, and scratch.
 
+    ``turned``, ``best_turned``: see :func:`solvers.intracore.stays.pack`.
     ``figures``: cost of the present order, cost of the best, and its residency, traffic or time (:data:`NEVER`: none).
     """
 
     anchors: Ints
     best: Ints
+    turned: Flags
+    best_turned: Flags
     where: Ints
     unit: Ints
     order: Ints
@@ -55,13 +61,15 @@ class Search(NamedTuple):
     clock: Clock
 
 
-def search_of(tables: Tables, anchors: Ints, width: int = 8) -> Search:
+def search_of(tables: Tables, anchors: Ints, width: int = 8, turned: Flags | None = None) -> Search:
     """A search that starts with an order of anchors."""
     where = np.full(tables.count, -1, np.int64)
     where[anchors] = np.arange(len(anchors))
     return Search(
         anchors=anchors.copy(),
         best=anchors.copy(),
+        turned=np.zeros(len(tables.stores.touched.items), np.bool_) if turned is None else turned.copy(),
+        best_turned=np.zeros(len(tables.stores.touched.items), np.bool_),
         where=where,
         unit=units_of(tables),
         order=np.zeros(tables.count, np.int64),
@@ -115,7 +123,7 @@ def price(
     if problem == 3 and hoped + TRAFFIC_WEIGHT * beyond > most:
         return np.inf, NEVER, 0
     count = stay(order, out, beam.then, stores, stays)
-    misfit = pack(stores, stays, count, TRIES)
+    misfit = pack(stores, stays, count, TRIES, search.turned)
     if problem == 2:
         return float(traffic), NEVER if misfit else traffic, 0
     penalty = TRAFFIC_WEIGHT * beyond + MISFIT_WEIGHT * misfit
@@ -147,10 +155,17 @@ def anneal(
     for number in range(rounds):
         temperature = hot * (cold / hot) ** (number / rounds)
         low = high = 0
+        flipped = -1
         if figures[0] < np.inf:
-            low, high = move(anchors, search.where, search.unit, graph, search.spare, search.done, by_unit, by_need)
-            if low == high:
-                continue
+            if problem == 3 and np.random.random() < BY_TURN:
+                flipped = np.random.randint(len(search.turned))
+                if not search.stays.mixed[stores.place[stores.touched.items[flipped]]]:
+                    continue
+                search.turned[flipped] = not search.turned[flipped]
+            else:
+                low, high = move(anchors, search.where, search.unit, graph, search.spare, search.done, by_unit, by_need)
+                if low == high:
+                    continue
         most = figures[0] - temperature * np.log(1.0 - np.random.random())
         cost, value, _ = price(problem, search, graph, stores, goal, ahead, most)
         if cost <= most:
@@ -158,5 +173,8 @@ def anneal(
             if value < figures[2] or (figures[2] == NEVER and cost < figures[1]):
                 figures[1], figures[2] = cost, value
                 search.best[:] = anchors
+                search.best_turned[:] = search.turned
+        elif flipped >= 0:
+            search.turned[flipped] = not search.turned[flipped]
         elif low < high:
             undo(anchors, search.where, low, high, search.spare)

@@ -23,7 +23,7 @@ from solvers.intracore.answers import order_only, planned
 from solvers.intracore.bundles import bundled, bundles_of, threads_of
 from solvers.intracore.evictions import NEVER
 from solvers.intracore.orders import spread
-from solvers.intracore.tables import Ints, Tables, tables_of
+from solvers.intracore.tables import Flags, Ints, Tables, tables_of
 
 Problem = Literal[1, 2, 3]
 
@@ -82,13 +82,16 @@ class Best:
 
 @dataclass
 class _Found:
-    """The best order so far: operations in order, and the tables that price it."""
+    """The best order so far: operations in order, the tables that price it, and for sub-problem 3 by how many operations
+    a load may be early and which stays look for room from the other end.
+    """
 
     order: Ints
     tables: Tables
     value: int
     stage: str
     ahead: int = 0
+    turned: Flags | None = None
 
 
 class Runs:
@@ -264,10 +267,10 @@ class Runs:
         tables = self.tables[style.fine]
         random = np.random.default_rng([self.seed, problem, *serial])
         with self._lock:
-            order = state.found.order if again else original
+            order, turned = (state.found.order, state.found.turned) if again else (original, None)
         if style.bundled and not again:
             order = self._bundles(random).order
-        search = search_of(tables, self._anchors(tables, order))
+        search = search_of(tables, self._anchors(tables, order), turned=turned)
         if style.bundled and self.threads is not None:
             search.unit[:] = bundles_of(tables, self.threads, search.anchors)
         step = float(state.found.value) if problem == 3 and state.found.value < NEVER else state.step
@@ -304,7 +307,8 @@ class Runs:
                 if told < state.found.value:
                     full = np.zeros(tables.count, np.int64)
                     spread(search.best, tables.graph, full, search.done, search.left)
-                    state.offer(_Found(full, tables, int(told), f"annealing, {style.name}", style.ahead))
+                    stage = f"annealing, {style.name}"
+                    state.offer(_Found(full, tables, int(told), stage, style.ahead, search.best_turned.copy()))
 
     def _step(self, problem: Problem) -> float:
         """What temperatures are shares of, seen from the first order; in sub-problem 3 until a makespan is known."""
@@ -328,7 +332,7 @@ class Runs:
     def _answer(self, problem: Problem, found: _Found, most_traffic: int | None) -> Best:
         """The answer of an order, with what it comes to."""
         tables = found.tables
-        search = search_of(tables, self._anchors(tables, found.order))
+        search = search_of(tables, self._anchors(tables, found.order), turned=found.turned)
         if found.value >= NEVER:
             if problem == 1:
                 raise InfeasibleError(
@@ -371,7 +375,7 @@ class _Shared:
             if other.value >= self.found.value:
                 return
             mine = self.found
-            mine.order, mine.tables, mine.ahead = other.order, other.tables, other.ahead
+            mine.order, mine.tables, mine.ahead, mine.turned = other.order, other.tables, other.ahead, other.turned
             mine.value, mine.stage = other.value, other.stage
             self.on_better(other.value, other.stage)
             if other.value <= self.floor:

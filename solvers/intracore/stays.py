@@ -126,10 +126,11 @@ def stay(order: Ints, out: Flags, then: Ints, stores: Stores, stays: Stays) -> i
 
 
 @compiled
-def pack(stores: Stores, stays: Stays, count: int, tries: int) -> int:
+def pack(stores: Stores, stays: Stays, count: int, tries: int, turned: Flags) -> int:
     """Offsets of stays in memories of several sizes; units that found no room.
 
-    Stays that find none come first when it is tried again.
+    Stays that find none come first when it is tried again. ``turned``: by first touch, whether a stay looks for room
+    from the other end than stays of its size do.
     """
     misfit = 0
     stays.head[:] = -1
@@ -138,19 +139,19 @@ def pack(stores: Stores, stays: Stays, count: int, tries: int) -> int:
     for memory in range(len(stores.capacity)):
         if stays.mixed[memory]:
             before = stays.used[0]
-            missing = _pack_one(stores, stays, count, memory)
+            missing = _pack_one(stores, stays, count, memory, turned)
             for _ in range(tries):
                 if missing == 0:
                     break
                 stays.head[memory] = -1
                 stays.used[0] = before
-                missing = _pack_one(stores, stays, count, memory)
+                missing = _pack_one(stores, stays, count, memory, turned)
             misfit += missing
     return misfit
 
 
 @compiled
-def _pack_one(stores: Stores, stays: Stays, count: int, memory: int) -> int:
+def _pack_one(stores: Stores, stays: Stays, count: int, memory: int, turned: Flags) -> int:
     items = stores.touched.items
     place, size_of, kind_size, kinds = stores.place, stores.size, stores.kind_size, stores.kinds
     first, begin, end, offset = stays.first, stays.begin, stays.end, stays.offset
@@ -196,8 +197,8 @@ def _pack_one(stores: Stores, stays: Stays, count: int, memory: int) -> int:
             for j in range(around + 1):
                 top = low[j] if j < around else capacity
                 if top - below >= size:
-                    best = top - size if small else below
-                    if not small:
+                    best = top - size if small != turned[k] else below
+                    if small == turned[k]:
                         break
                 if j < around:
                     below = max(below, high[j])

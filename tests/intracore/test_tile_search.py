@@ -128,7 +128,7 @@ def test_time_is_what_the_judge_counts(task: TileTask, ahead: int) -> None:
     for order in orders(tables, 60, 2):
         units = evict(order, stores, beam, search.out)
         assert units < NEVER
-        if pack(stores, stays, stay(order, search.out, beam.then, stores, stays), 8):
+        if pack(stores, stays, stay(order, search.out, beam.then, stores, stays), 8, search.turned):
             continue
         packed += 1
         count = arrange(order, search.out, beam.then, graph, stores, stays, steps, ahead)
