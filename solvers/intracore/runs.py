@@ -82,8 +82,8 @@ class Best:
 
 @dataclass
 class _Found:
-    """The best order so far: operations in order, the tables that price it, and for sub-problem 3 by how many operations
-    a load may be early and which stays look for room from the other end.
+    """The best order so far: operations in order, the tables that price it, and for sub-problem 3 by how many
+    operations a load may be early and which stays look for room from the other end.
     """
 
     order: Ints
