@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from solvers.intracore.choices import Choices, choices_of, copy_choices, take_back, vary
 from solvers.intracore.compiling import compiled
 from solvers.intracore.evictions import NEVER, Beam, beam_of, evict
 from solvers.intracore.orders import move, residency, spread, undo
@@ -24,8 +25,8 @@ TRAFFIC_WEIGHT, MISFIT_WEIGHT = 20.0, 50.0
 """Sub-problem 3: cycles that a unit of traffic beyond the limit, and one without an address, count."""
 
 
-BY_TURN = 0.25
-"""Sub-problem 3: share of moves that let a stay look for room from the other end."""
+BY_CHOICE = 0.35
+"""Sub-problem 3: share of moves that leave the order alone and change a choice."""
 
 NEAR = 0.985
 """Sub-problem 3: no single move makes an order better than this share of the best."""
@@ -37,14 +38,13 @@ TRIES = 6
 class Search(NamedTuple):
     """An order in work, the best so far, and scratch.
 
-    ``turned``, ``best_turned``: see :func:`solvers.intracore.stays.pack`.
     ``figures``: cost of the present order, cost of the best, and its residency, traffic or time (:data:`NEVER`: none).
     """
 
     anchors: Ints
     best: Ints
-    turned: Flags
-    best_turned: Flags
+    choices: Choices
+    best_choices: Choices
     where: Ints
     unit: Ints
     order: Ints
@@ -61,15 +61,18 @@ class Search(NamedTuple):
     clock: Clock
 
 
-def search_of(tables: Tables, anchors: Ints, width: int = 8, turned: Flags | None = None) -> Search:
-    """A search that starts with an order of anchors."""
+def search_of(tables: Tables, anchors: Ints, width: int = 8, choices: Choices | None = None) -> Search:
+    """A search that starts with an order of anchors, and choices of sub-problem 3."""
+    mine = choices_of(tables)
+    if choices is not None:
+        copy_choices(choices, mine)
     where = np.full(tables.count, -1, np.int64)
     where[anchors] = np.arange(len(anchors))
     return Search(
         anchors=anchors.copy(),
         best=anchors.copy(),
-        turned=np.zeros(len(tables.stores.touched.items), np.bool_) if turned is None else turned.copy(),
-        best_turned=np.zeros(len(tables.stores.touched.items), np.bool_),
+        choices=mine,
+        best_choices=choices_of(tables),
         where=where,
         unit=units_of(tables),
         order=np.zeros(tables.count, np.int64),
@@ -113,7 +116,7 @@ def price(
     if problem == 1:
         peak, above, broken = residency(order, stores, goal, search.buffers, search.live)
         return peak + ABOVE_WEIGHT * above + BROKEN_UNITS * broken, NEVER if broken else peak, 0
-    traffic = evict(order, stores, beam, out)
+    traffic = evict(order, stores, beam, out, search.choices.sparing)
     if traffic >= NEVER:
         return np.inf, NEVER, 0
     if problem == 2 and traffic >= search.figures[2]:
@@ -123,7 +126,7 @@ def price(
     if problem == 3 and hoped + TRAFFIC_WEIGHT * beyond > most:
         return np.inf, NEVER, 0
     count = stay(order, out, beam.then, stores, stays)
-    misfit = pack(stores, stays, count, TRIES, search.turned)
+    misfit = pack(stores, stays, count, TRIES, search.choices.turned)
     if problem == 2:
         return float(traffic), NEVER if misfit else traffic, 0
     penalty = TRAFFIC_WEIGHT * beyond + MISFIT_WEIGHT * misfit
@@ -151,21 +154,18 @@ def anneal(
 ) -> None:
     """Some rounds from one temperature to another; for the shares see :func:`solvers.intracore.orders.move`."""
     np.random.seed(seed)
-    anchors, figures = search.anchors, search.figures
+    anchors, figures, choices = search.anchors, search.figures, search.choices
     for number in range(rounds):
         temperature = hot * (cold / hot) ** (number / rounds)
         low = high = 0
-        flipped = -1
+        touch, varied = -1, 0
         if figures[0] < np.inf:
-            if problem == 3 and np.random.random() < BY_TURN:
-                flipped = np.random.randint(len(search.turned))
-                if not search.stays.mixed[stores.place[stores.touched.items[flipped]]]:
-                    continue
-                search.turned[flipped] = not search.turned[flipped]
+            if problem == 3 and np.random.random() < BY_CHOICE:
+                touch, varied = vary(choices, search.order, stores, search.stays.mixed)
             else:
                 low, high = move(anchors, search.where, search.unit, graph, search.spare, search.done, by_unit, by_need)
-                if low == high:
-                    continue
+            if low == high and touch < 0 and varied == 0:
+                continue
         most = figures[0] - temperature * np.log(1.0 - np.random.random())
         cost, value, _ = price(problem, search, graph, stores, goal, ahead, most)
         if cost <= most:
@@ -173,8 +173,7 @@ def anneal(
             if value < figures[2] or (figures[2] == NEVER and cost < figures[1]):
                 figures[1], figures[2] = cost, value
                 search.best[:] = anchors
-                search.best_turned[:] = search.turned
-        elif flipped >= 0:
-            search.turned[flipped] = not search.turned[flipped]
-        elif low < high:
+                copy_choices(choices, search.best_choices)
+        else:
+            take_back(choices, touch, varied)
             undo(anchors, search.where, low, high, search.spare)

@@ -101,9 +101,10 @@ def beam_of(tables: Tables, width: int) -> Beam:
 
 
 @compiled
-def evict(order: Ints, stores: Stores, beam: Beam, out: Flags) -> int:
+def evict(order: Ints, stores: Stores, beam: Beam, out: Flags, sparing: Flags) -> int:
     """Least extra traffic of an order (units), and ``out``: per touch, whether the buffer leaves right after it.
 
+    ``sparing``: operations during which the memories leave room for another load (``Stores.reserve``).
     A touch is an index into ``stores.touched.items``. :data:`NEVER` where the buffers of one operation do not fit.
     """
     first, items = stores.touched
@@ -132,15 +133,15 @@ def evict(order: Ints, stores: Stores, beam: Beam, out: Flags) -> int:
                 live[place[items[k]]] -= size[items[k]]
     total = 0
     for memory in range(len(live)):
-        if peak[memory] > stores.room[memory]:
-            total += _evict_one(order, stores, beam, memory, out)
+        if peak[memory] > stores.room[memory] - stores.reserve[memory]:
+            total += _evict_one(order, stores, beam, memory, out, sparing)
             if total >= NEVER:
                 return NEVER
     return total
 
 
 @compiled
-def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags) -> int:
+def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags, sparing: Flags) -> int:
     first, items = stores.touched
     place, size, key, kind_of = stores.place, stores.size, stores.key, stores.kind
     following, then, needed = beam.next, beam.then, beam.needed
@@ -151,7 +152,7 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
     low = stores.kinds[memory]
     kinds = stores.kinds[memory + 1] - low
     kind_size, kind_cost = stores.kind_size[low : low + kinds], stores.kind_cost[low : low + kinds]
-    capacity, room = stores.capacity[memory], stores.room[memory]
+    capacity, room, reserve = stores.capacity[memory], stores.room[memory], stores.reserve[memory]
     now = 0
     sets = 1
     count[0, 0] = units[0, 0] = cost[0, 0] = keys[0, 0] = 0
@@ -171,7 +172,7 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
             continue
         if own > capacity:
             return NEVER
-        limit = max(room, own)
+        limit = max(room - reserve if sparing[op] else room, own)
         over = False
         for s in range(sets):
             for i in range(wanted):
@@ -271,7 +272,7 @@ def _evict_one(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags)
         for e in range(events - 1, -1, -1):
             beam.chain[e] = best
             best = parent[e, best]
-        _mark(order, stores, beam, memory, out)
+        _mark(order, stores, beam, memory, out, sparing)
     return int(total)
 
 
@@ -422,7 +423,7 @@ def _prune(
 
 
 @compiled
-def _mark(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags) -> None:
+def _mark(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags, sparing: Flags) -> None:
     """Walk once more with what the best set took, and mark the touches after which buffers leave."""
     first, items = stores.touched
     place, size, kind_of = stores.place, stores.size, stores.kind
@@ -430,7 +431,7 @@ def _mark(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags) -> N
     there, ranked, many, chain, taken = beam.residents[0, 0], beam.ranked, beam.many, beam.chain, beam.taken
     low = stores.kinds[memory]
     kinds = stores.kinds[memory + 1] - low
-    room = stores.room[memory]
+    room, reserve = stores.room[memory], stores.reserve[memory]
     count = filled = event = 0
     for t in range(len(order)):
         op = order[t]
@@ -444,13 +445,15 @@ def _mark(order: Ints, stores: Stores, beam: Beam, memory: int, out: Flags) -> N
                 own += size[buffer]
                 following[buffer] = then[k]
                 last[buffer] = k
+        if wanted == 0:
+            continue
         for i in range(wanted):
             buffer = needed[i]
             if _find(there, count, buffer) < 0:
                 there[count] = buffer
                 count += 1
                 filled += size[buffer]
-        if filled > max(room, own):
+        if filled > max(room - reserve if sparing[op] else room, own):
             # events at which other sets overflowed and this one did not took nothing from it
             some = 0
             while some == 0:

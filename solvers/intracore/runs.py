@@ -21,9 +21,10 @@ from instances.intracore import TileAnswer, TileTask
 from solvers.intracore.annealing import anneal, price, search_of, units_of
 from solvers.intracore.answers import order_only, planned
 from solvers.intracore.bundles import bundled, bundles_of, threads_of
+from solvers.intracore.choices import Choices, choices_of, copy_choices
 from solvers.intracore.evictions import NEVER
 from solvers.intracore.orders import spread
-from solvers.intracore.tables import Flags, Ints, Tables, tables_of
+from solvers.intracore.tables import Ints, Tables, tables_of
 
 Problem = Literal[1, 2, 3]
 
@@ -83,7 +84,7 @@ class Best:
 @dataclass
 class _Found:
     """The best order so far: operations in order, the tables that price it, and for sub-problem 3 by how many
-    operations a load may be early and which stays look for room from the other end.
+    operations a load may be early and the other choices.
     """
 
     order: Ints
@@ -91,7 +92,7 @@ class _Found:
     value: int
     stage: str
     ahead: int = 0
-    turned: Flags | None = None
+    choices: Choices | None = None
 
 
 class Runs:
@@ -267,10 +268,10 @@ class Runs:
         tables = self.tables[style.fine]
         random = np.random.default_rng([self.seed, problem, *serial])
         with self._lock:
-            order, turned = (state.found.order, state.found.turned) if again else (original, None)
+            order, choices = (state.found.order, state.found.choices) if again else (original, None)
         if style.bundled and not again:
             order = self._bundles(random).order
-        search = search_of(tables, self._anchors(tables, order), turned=turned)
+        search = search_of(tables, self._anchors(tables, order), choices=choices)
         if style.bundled and self.threads is not None:
             search.unit[:] = bundles_of(tables, self.threads, search.anchors)
         step = float(state.found.value) if problem == 3 and state.found.value < NEVER else state.step
@@ -308,7 +309,9 @@ class Runs:
                     full = np.zeros(tables.count, np.int64)
                     spread(search.best, tables.graph, full, search.done, search.left)
                     stage = f"annealing, {style.name}"
-                    state.offer(_Found(full, tables, int(told), stage, style.ahead, search.best_turned.copy()))
+                    choices = choices_of(tables)
+                    copy_choices(search.best_choices, choices)
+                    state.offer(_Found(full, tables, int(told), stage, style.ahead, choices))
 
     def _step(self, problem: Problem) -> float:
         """What temperatures are shares of, seen from the first order; in sub-problem 3 until a makespan is known."""
@@ -332,7 +335,7 @@ class Runs:
     def _answer(self, problem: Problem, found: _Found, most_traffic: int | None) -> Best:
         """The answer of an order, with what it comes to."""
         tables = found.tables
-        search = search_of(tables, self._anchors(tables, found.order), turned=found.turned)
+        search = search_of(tables, self._anchors(tables, found.order), choices=found.choices)
         if found.value >= NEVER:
             if problem == 1:
                 raise InfeasibleError(
@@ -375,7 +378,7 @@ class _Shared:
             if other.value >= self.found.value:
                 return
             mine = self.found
-            mine.order, mine.tables, mine.ahead, mine.turned = other.order, other.tables, other.ahead, other.turned
+            mine.order, mine.tables, mine.ahead, mine.choices = other.order, other.tables, other.ahead, other.choices
             mine.value, mine.stage = other.value, other.stage
             self.on_better(other.value, other.stage)
             if other.value <= self.floor:

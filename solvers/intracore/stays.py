@@ -129,8 +129,8 @@ def stay(order: Ints, out: Flags, then: Ints, stores: Stores, stays: Stays) -> i
 def pack(stores: Stores, stays: Stays, count: int, tries: int, turned: Flags) -> int:
     """Offsets of stays in memories of several sizes; units that found no room.
 
-    Stays that find none come first when it is tried again. ``turned``: by first touch, whether a stay looks for room
-    from the other end than stays of its size do.
+    Stays that find none come first when it is tried again. ``turned``: see
+    :class:`~solvers.intracore.choices.Choices`.
     """
     misfit = 0
     stays.head[:] = -1

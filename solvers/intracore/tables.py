@@ -72,9 +72,9 @@ class Stores(NamedTuple):
         Of each buffer: number in :data:`PLACES`, units, extra traffic of a spill (units), cycles of one way of it.
     backed
         Whether main memory has the content already, so that the way out takes no time.
-    capacity, room, counted, single
-        Of each memory: units, units that are filled before buffers leave, whether residency counts it, whether
-        sub-problem 1 allows one live buffer at a time.
+    capacity, room, reserve, counted, single
+        Of each memory: units, units that are filled before buffers leave, units of a load of middling size (0: it has
+        none from main memory), whether residency counts it, whether sub-problem 1 allows one live buffer at a time.
     kind
         Of each buffer: number of its kind, which is its memory, size and cost.
     kinds, kind_size, kind_cost
@@ -92,6 +92,7 @@ class Stores(NamedTuple):
     backed: Flags
     capacity: Ints
     room: Ints
+    reserve: Ints
     counted: Flags
     single: Flags
     kind: Ints
@@ -161,6 +162,10 @@ def _stores(task: TileTask, touched: list[list[int]], single: bool, room: float)
     cost = [task.traffic_of_spill(one.id) for one in task.buffers]
     alike = sorted({(p, -s, -c) for p, s, c in zip(place, size, cost, strict=True)})
     number = {kind: index for index, kind in enumerate(alike)}
+    loads: list[list[int]] = [
+        [size[b] for b, one in enumerate(task.buffers) if one.place is memory and one.id in task.backed]
+        for memory in PLACES
+    ]
     return Stores(
         touched=Lists.of(touched),
         holds=np.array([len(task.spans[one.id]) for one in task.buffers], np.int64),
@@ -171,6 +176,7 @@ def _stores(task: TileTask, touched: list[list[int]], single: bool, room: float)
         backed=np.array([one.id in task.backed for one in task.buffers], np.bool_),
         capacity=np.array([task.capacity.get(memory, 0) for memory in PLACES], np.int64),
         room=np.array([int(room * task.capacity.get(memory, 0)) for memory in PLACES], np.int64),
+        reserve=np.array([int(np.median(sizes)) if sizes else 0 for sizes in loads], np.int64),
         counted=np.array([memory in COUNTED for memory in PLACES], np.bool_),
         single=np.array([memory in SINGLE for memory in PLACES], np.bool_),
         kind=np.array([number[p, -s, -c] for p, s, c in zip(place, size, cost, strict=True)], np.int64),

@@ -108,7 +108,7 @@ def test_evictions_are_the_least_for_their_order(task: TileTask) -> None:
     ids = [op.id for op in task.operations]
     search = search_of(tables, tables.anchors, 64)
     for order in orders(tables, 40, 1):
-        units = evict(order, tables.stores, search.beam, search.out)
+        units = evict(order, tables.stores, search.beam, search.out, search.choices.sparing)
         assert units == sum(int(tables.stores.cost[tables.stores.touched.items[k]]) for k in np.flatnonzero(search.out))
         exact = least_traffic(task, [ids[op] for op in order], time_limit_s=5)
         assert exact.bound <= units or units <= exact.traffic
@@ -125,10 +125,14 @@ def test_time_is_what_the_judge_counts(task: TileTask, ahead: int) -> None:
     search = search_of(tables, tables.anchors)
     beam, stays, steps = search.beam, search.stays, search.steps
     packed = 0
-    for order in orders(tables, 60, 2):
-        units = evict(order, stores, beam, search.out)
+    rng = np.random.default_rng(0)
+    for number, order in enumerate(orders(tables, 60, 2)):
+        if number % 2:
+            search.choices.turned[:] = rng.random(len(search.choices.turned)) < 0.3
+            search.choices.sparing[:] = rng.random(len(search.choices.sparing)) < 0.5
+        units = evict(order, stores, beam, search.out, search.choices.sparing)
         assert units < NEVER
-        if pack(stores, stays, stay(order, search.out, beam.then, stores, stays), 8, search.turned):
+        if pack(stores, stays, stay(order, search.out, beam.then, stores, stays), 8, search.choices.turned):
             continue
         packed += 1
         count = arrange(order, search.out, beam.then, graph, stores, stays, steps, ahead)
