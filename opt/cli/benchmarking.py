@@ -88,7 +88,7 @@ def benchmark(
     problem: Annotated[
         str | None, typer.Option(help="Of intracore: sub-problems with commas between; default 1,2,3.")
     ] = None,
-    samples: Annotated[bool, typer.Option("--samples", help="Of intracore: two made-up tasks, too.")] = False,
+    samples: Annotated[bool, typer.Option("--samples", help="Of intracore: three made-up tasks, too.")] = False,
 ) -> None:
     """Run the benchmark instances, write the table of runs after each, and a page about them.
 

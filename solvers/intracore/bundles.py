@@ -7,8 +7,8 @@ per operation, where what the last ones used counts as being there (as much of i
 than all of it makes bundles alike that differ by what fits). How many threads a bundle has and which share is best
 depends on the memories, so all are tried and the caller prices them.
 
-A product of 16 x 16 x 16 tiles begins so with 243,712 units of traffic, the order of its file comes to 460,800; by
-annealing from there nothing was gained in minutes. Choosing thread by thread instead of whole bundles left 432,000.
+A product of 16 x 16 x 16 tiles begins so with 241,920 units of traffic, where the order of its file comes to 460,800.
+Choosing thread by thread instead of whole bundles left 432,000.
 """
 
 from __future__ import annotations
