@@ -1,8 +1,8 @@
 """What sub-problem 3 decides besides the order: at which end stays look for room, when memories are left less full.
 
-Tried for addresses: keeping those of the order before where they still fit. It prices 2.5 times as many orders a second,
-but cells fall into pieces: 428,000 to 430,000 cycles for Conv_Case0 where packing all anew came to 423,000, and packing
-anew with some stays turned to 411,000 (one thread, 80 to 100 s).
+Tried for addresses: keeping those of the order before where they still fit. It prices 2.5 times as many orders a
+second, but cells fall into pieces: 428,000 to 430,000 cycles for Conv_Case0 where packing all anew came to 423,000, and
+packing anew with some stays turned to 411,000 (one thread, 80 to 100 s).
 """
 
 from __future__ import annotations
