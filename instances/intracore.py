@@ -127,7 +127,7 @@ class TileTask(Frozen):
                 if buffer not in self.buffer:
                     raise ValueError(f"node {op.id} uses buffer {buffer}, which nothing allocates; give it an ALLOC")
         for one in self.buffers:
-            room = self.capacity.get(one.place, 0)
+            room = self.room(one.place)
             if one.size > room:
                 raise ValueError(f"buffer {one.id} has {one.size} units, {one.place} only {room}; cut it into parts")
         allocs = {one.alloc for one in self.buffers}
@@ -227,6 +227,10 @@ class TileTask(Frozen):
                 if not missing[other]:
                     heapq.heappush(ready, other)
         return tuple(done)
+
+    def room(self, place: Place) -> int:
+        """Units in a memory; 0 where the task leaves it out, as it may if no buffer lies there."""
+        return self.capacity.get(place, 0)
 
     def traffic_of_spill(self, buffer: int) -> int:
         """Extra traffic of moving a buffer out and back."""

@@ -60,7 +60,7 @@ def parts_bound(task: TileTask, place: Place, deadline: float, sizes: Sequence[i
     """
     named = {op.id: [b for b in dict.fromkeys(op.buffers) if task.buffer[b].place is place] for op in task.operations}
     total = sum(one.size for one in task.buffers if one.place is place)
-    if total <= task.capacity.get(place, 0):  # a memory without buffers may be left out
+    if total <= task.room(place):
         return 0
     parts = _Parts(task, place, named)
     best = 0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
+from networkx.utils import UnionFind
 from ortools.graph.python import max_flow
 
 from instances.intracore import COUNTED, SINGLE, Place, TileTask
@@ -366,25 +367,17 @@ def _pivot_value(
 def _groups(lives: Lives) -> list[tuple[list[int], list[int]]]:
     """Groups of operations that share buffers of the L0 memories, with their pivots; those that have a pivot."""
     task = lives.task
-    root = {node: node for node in task.order}
-
-    def find(node: int) -> int:
-        while root[node] != node:
-            root[node] = root[root[node]]
-            node = root[node]
-        return node
-
+    joined = UnionFind(task.order)
     there = {lives.place[b] for b, users in task.users.items() if users} & set(lives.single)
     for buffer, users in task.users.items():
         if lives.place[buffer] in there:
-            for user in users[1:]:
-                root[find(user)] = find(users[0])
+            joined.union(*users)
     members: dict[int, list[int]] = {}
     pivots: dict[int, list[int]] = {}
     for node in task.order:
-        members.setdefault(find(node), []).append(node)
+        members.setdefault(joined[node], []).append(node)
         if there and lives.places_of(node) == there:
-            pivots.setdefault(find(node), []).append(node)
+            pivots.setdefault(joined[node], []).append(node)
     return [(members[one], found) for one, found in pivots.items()]
 
 

@@ -124,8 +124,7 @@ def _groups(task: TileTask, place: Place, core: Place) -> tuple[list[frozenset[i
     of = {one.id: one.place for one in task.buffers}
     size = {one.id: one.size for one in task.buffers}
     groups, carried = [], dict.fromkeys((other for other in SINGLE if other is not core), Fraction(0))
-    capacity = {other: task.capacity.get(other, 0) for other in carried}  # a memory without buffers may be left out
-    taken = dict(capacity)  # by each operation that counts
+    taken = {other: task.room(other) for other in carried}  # by each operation that counts
     group_of: dict[int, int] = {}
     for buffer, users in task.users.items():
         if of[buffer] is not core or not users:
@@ -151,7 +150,7 @@ def _groups(task: TileTask, place: Place, core: Place) -> tuple[list[frozenset[i
     if not groups or not any(groups):
         return None
     spilled = min(task.traffic_of_spill(b) for b, p in of.items() if p is core and task.users[b])
-    held = sum(math.floor(ratio * (capacity[other] - taken[other])) for other, ratio in carried.items())
+    held = sum(math.floor(ratio * (task.room(other) - taken[other])) for other, ratio in carried.items())
     return groups, spilled, held
 
 

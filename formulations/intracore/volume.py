@@ -129,8 +129,7 @@ def _products(task: TileTask, place: Place, core: Place) -> _Products | None:
     size = {one.id: one.size for one in task.buffers}
     source = _copies(task, place, core)
     pairs: Pairs = {}  # operation -> sum and two tiles
-    capacity = {one: task.capacity.get(one, 0) for one in Place}  # a memory without buffers may be left out
-    taken = {other: capacity[other] for other in SINGLE if other is not core}  # by every product at least
+    taken = {other: task.room(other) for other in SINGLE if other is not core}  # by every product at least
     for op in task.operations:
         used = tuple(dict.fromkeys(op.buffers))
         sums = [b for b in used if of[b] is core]
@@ -151,13 +150,13 @@ def _products(task: TileTask, place: Place, core: Place) -> _Products | None:
     held = Fraction(0)
     for other, least in taken.items():
         ratios = [Fraction(size[t], size[b]) for (b, op), t in source.items() if of[b] is other and op in pairs]
-        held += max(ratios, default=Fraction(0)) * (capacity[other] - least)
+        held += max(ratios, default=Fraction(0)) * (task.room(other) - least)
     tiles = {tile for _, *both in pairs.values() for tile in both}
     return _Products(
         lengths=dict(Counter(lengths.values())),
         price=min(task.traffic_of_spill(b) for b in lengths),
-        others=capacity[core] // min(size[b] for b in lengths) - 1,
-        room=capacity[place] + math.floor(held),
+        others=task.room(core) // min(size[b] for b in lengths) - 1,
+        room=task.room(place) + math.floor(held),
         tile=min(size[tile] for tile in tiles),
         first=sum(size[tile] for tile in tiles),
         same=max(Counter((one, two) for _, one, two in pairs.values()).values()),

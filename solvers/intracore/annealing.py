@@ -63,15 +63,12 @@ class Search(NamedTuple):
 
 def search_of(tables: Tables, anchors: Ints, width: int = 8, choices: Choices | None = None) -> Search:
     """A search that starts with an order of anchors, and choices of sub-problem 3."""
-    mine = choices_of(tables)
-    if choices is not None:
-        copy_choices(choices, mine)
     where = np.full(tables.count, -1, np.int64)
     where[anchors] = np.arange(len(anchors))
     return Search(
         anchors=anchors.copy(),
         best=anchors.copy(),
-        choices=mine,
+        choices=choices_of(tables, choices),
         best_choices=choices_of(tables),
         where=where,
         unit=units_of(tables),

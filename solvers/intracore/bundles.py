@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from networkx.utils import UnionFind
 
 from solvers.intracore.compiling import compiled
 from solvers.intracore.tables import Flags, Ints, Lists, Tables
@@ -52,20 +53,12 @@ class Threads(NamedTuple):
 def threads_of(tables: Tables) -> Threads | None:
     """The threads; ``None`` where there are not at least two of two anchors on average."""
     graph, touched = tables.graph, tables.stores.touched
-    root = list(range(tables.count))
-
-    def find(op: int) -> int:
-        while root[op] != op:
-            root[op] = root[root[op]]
-            op = root[op]
-        return op
-
+    joined = UnionFind(tables.anchors.tolist())
     for anchor in tables.anchors.tolist():
-        for other in graph.waits.items[graph.waits.first[anchor] : graph.waits.first[anchor + 1]].tolist():
-            root[find(anchor)] = find(other)
+        joined.union(anchor, *graph.waits.items[graph.waits.first[anchor] : graph.waits.first[anchor + 1]].tolist())
     members: dict[int, list[int]] = {}
     for anchor in tables.anchors.tolist():
-        members.setdefault(find(anchor), []).append(anchor)
+        members.setdefault(joined[anchor], []).append(anchor)
     if len(members) < 2 or len(tables.anchors) < 2 * len(members):
         return None
     near: list[list[int]] = [[] for _ in range(tables.count)]

@@ -32,12 +32,12 @@ class Choices(NamedTuple):
     changed: Ints
 
 
-def choices_of(tables: Tables) -> Choices:
-    """Choices of a task: none turned, none sparing."""
+def choices_of(tables: Tables, source: Choices | None = None) -> Choices:
+    """A copy of choices; without any, those of a task with none turned and none sparing."""
     operations, touches = tables.count, len(tables.stores.touched.items)
     return Choices(
-        turned=np.zeros(touches, np.bool_),
-        sparing=np.zeros(operations, np.bool_),
+        turned=np.zeros(touches, np.bool_) if source is None else source.turned.copy(),
+        sparing=np.zeros(operations, np.bool_) if source is None else source.sparing.copy(),
         changed=np.zeros(operations, np.int64),
     )
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,8 +21,8 @@ from instances.errors import InfeasibleError
 from instances.intracore import TileAnswer, TileTask
 from solvers.intracore.annealing import anneal, price, search_of, units_of
 from solvers.intracore.answers import order_only, planned
-from solvers.intracore.bundles import bundled, bundles_of, threads_of
-from solvers.intracore.choices import Choices, choices_of, copy_choices
+from solvers.intracore.bundles import Threads, bundled, bundles_of, threads_of
+from solvers.intracore.choices import Choices, choices_of
 from solvers.intracore.evictions import NEVER
 from solvers.intracore.orders import spread
 from solvers.intracore.tables import Ints, Tables, tables_of
@@ -120,8 +121,13 @@ class Runs:
         number = {op.id: index for index, op in enumerate(task.operations)}
         given = task.order if start is None else [node for node in start.order if node in number]
         self.order = np.array([number[node] for node in given], np.int64)
-        self.threads = threads_of(self.tables[False]) if start is None else None
+        self._given = start is not None
         self._lock = threading.Lock()
+
+    @cached_property
+    def threads(self) -> Threads | None:
+        """Threads of the task; ``None`` where it has none, or an order is given."""
+        return None if self._given else threads_of(self.tables[False])
 
     def go(
         self,
@@ -196,8 +202,9 @@ class Runs:
         assert self.threads is not None
         tables = self.tables[False]
         best = _Found(self.order, tables, NEVER, "bundles")
+        search = search_of(tables, tables.anchors)
         for anchors in bundled(tables, self.threads, random):
-            search = search_of(tables, anchors)
+            search.anchors[:] = anchors
             search.figures[2] = best.value
             _, value, _ = price(2, search, tables.graph, tables.stores, 0, 0, np.inf)
             if value < best.value:
@@ -309,8 +316,7 @@ class Runs:
                     full = np.zeros(tables.count, np.int64)
                     spread(search.best, tables.graph, full, search.done, search.left)
                     stage = f"annealing, {style.name}"
-                    choices = choices_of(tables)
-                    copy_choices(search.best_choices, choices)
+                    choices = choices_of(tables, search.best_choices)
                     state.offer(_Found(full, tables, int(told), stage, style.ahead, choices))
 
     def _step(self, problem: Problem) -> float:
